@@ -1,0 +1,221 @@
+"""Every error antiphon raises or reports.
+
+AntiphonError
+├── SettingsError                 a setting is missing or wrong (also a ValueError)
+├── InvalidName                   a name the protocol does not allow (also a ValueError)
+├── ConnectionFailed              no connection, or no longer one
+│   ├── Refused                   the server said not to come back unchanged (4000-4099)
+│   ├── Unreachable               DNS, TCP, TLS, HTTP or the handshake failed
+│   ├── ConnectionLost            it was open and has ended
+│   └── ClientClosed              the program closed the client
+├── SubscriptionFailed            one channel; the connection and the other channels go on
+│   └── AuthorizationFailed       the authorizer did not get a signature
+│       ├── Unauthorized          401
+│       ├── Forbidden             403
+│       ├── SessionExpired        419
+│       ├── EmptyAuthResponse     200 without a body
+│       ├── MalformedAuthResponse 200 with something that is no signature
+│       ├── AuthServerError       5xx, a redirect or another unexpected status
+│       └── AuthTimeout           no answer in time
+├── EventFailed                   one event; nothing else is touched
+│   ├── MalformedFrame            text that is no Pusher frame
+│   ├── PayloadInvalid            data that does not fit the bound type
+│   ├── HandlerFailed             a handler raised
+│   └── ServerReportedError       a `pusher:error` that leaves the connection open
+├── PublishFailed                 the HTTP API refused or could not be reached
+└── WebhookInvalid                a webhook whose signature, key or time is wrong
+
+No text here ever holds a secret, a token or a signature.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+__all__ = [
+    "AntiphonError",
+    "AuthServerError",
+    "AuthTimeout",
+    "AuthorizationFailed",
+    "ClientClosed",
+    "ConnectionFailed",
+    "ConnectionLost",
+    "EmptyAuthResponse",
+    "ErrorKind",
+    "EventFailed",
+    "Forbidden",
+    "HandlerFailed",
+    "InvalidName",
+    "MalformedAuthResponse",
+    "MalformedFrame",
+    "PayloadInvalid",
+    "PublishFailed",
+    "Refused",
+    "ServerReportedError",
+    "SessionExpired",
+    "SettingsError",
+    "SubscriptionFailed",
+    "Unauthorized",
+    "Unreachable",
+    "WebhookInvalid",
+]
+
+ErrorKind = Literal["connection", "subscription", "event"]
+
+
+class AntiphonError(Exception):
+    """Base of everything antiphon raises.
+
+    Attributes:
+        kind: What the error concerns: the whole connection, one subscription or one event.
+        code: The protocol's or HTTP's number for it, if it has one.
+    """
+
+    kind: ClassVar[ErrorKind] = "connection"
+    code: int | None = None
+
+
+class SettingsError(AntiphonError, ValueError):
+    """A setting is missing or cannot be used; the text names it."""
+
+
+class InvalidName(AntiphonError, ValueError):
+    """A channel or event name that the protocol does not allow."""
+
+    kind: ClassVar[ErrorKind] = "event"
+
+
+class ConnectionFailed(AntiphonError):
+    """There is no connection.
+
+    Attributes:
+        code: WebSocket close code or Pusher error code, or None when there was no socket.
+    """
+
+    def __init__(self, message: str, *, code: int | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Refused(ConnectionFailed):
+    """The server refuses this client as it is; dialling again unchanged is pointless."""
+
+
+class Unreachable(ConnectionFailed):
+    """No Pusher server could be reached at the address."""
+
+
+class ConnectionLost(ConnectionFailed):
+    """An open connection has ended."""
+
+
+class ClientClosed(ConnectionFailed):
+    """The program closed the client, or never connected it."""
+
+
+class SubscriptionFailed(AntiphonError):
+    """The server or the authorizer refused a channel.
+
+    Attributes:
+        channel: The channel's name.
+        code: Pusher error code or HTTP status, if there was one.
+    """
+
+    kind: ClassVar[ErrorKind] = "subscription"
+
+    def __init__(self, message: str, *, channel: str, code: int | None = None) -> None:
+        super().__init__(message)
+        self.channel = channel
+        self.code = code
+
+
+class AuthorizationFailed(SubscriptionFailed):
+    """No signature for a private or presence channel could be had."""
+
+
+class Unauthorized(AuthorizationFailed):
+    """The endpoint answered 401: the token is missing, wrong or expired."""
+
+
+class Forbidden(AuthorizationFailed):
+    """The endpoint answered 403: this user may not join this channel."""
+
+
+class SessionExpired(AuthorizationFailed):
+    """The endpoint answered 419: Laravel's word for a stale CSRF token or session."""
+
+
+class EmptyAuthResponse(AuthorizationFailed):
+    """The endpoint answered 200 with an empty body (laravel/reverb#284: a guard mismatch)."""
+
+
+class MalformedAuthResponse(AuthorizationFailed):
+    """The endpoint answered 200 with something that is no signature."""
+
+
+class AuthServerError(AuthorizationFailed):
+    """The endpoint failed: 5xx, a redirect, or a status no authorizer expects."""
+
+
+class AuthTimeout(AuthorizationFailed):
+    """The endpoint did not answer in time."""
+
+
+class EventFailed(AntiphonError):
+    """One event could not be used; the connection and later events are untouched.
+
+    Attributes:
+        event: The event's name, if it has one.
+        channel: The channel's name, if the event belongs to one.
+    """
+
+    kind: ClassVar[ErrorKind] = "event"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        event: str | None = None,
+        channel: str | None = None,
+        code: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.event = event
+        self.channel = channel
+        self.code = code
+
+
+class MalformedFrame(EventFailed):
+    """The peer sent something that is no Pusher frame."""
+
+
+class PayloadInvalid(EventFailed):
+    """An event's data does not fit the type its handler was bound with."""
+
+
+class HandlerFailed(EventFailed):
+    """A handler raised; `__cause__` is what it raised."""
+
+
+class ServerReportedError(EventFailed):
+    """The server sent `pusher:error` and left the connection open."""
+
+
+class PublishFailed(AntiphonError):
+    """The HTTP API did not take what was published.
+
+    Attributes:
+        code: The HTTP status, or None if there was no answer.
+    """
+
+    kind: ClassVar[ErrorKind] = "event"
+
+    def __init__(self, message: str, *, code: int | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class WebhookInvalid(AntiphonError, ValueError):
+    """A webhook that did not come from the application's server, or came too late."""
+
+    kind: ClassVar[ErrorKind] = "event"

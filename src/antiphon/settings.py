@@ -1,0 +1,213 @@
+"""Where a Pusher server is and which application it serves, as a Laravel `.env` spells it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote, urlsplit
+
+import msgspec
+
+from ._version import __version__
+from .errors import SettingsError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["App", "Settings"]
+
+PROTOCOL: Final = 7
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """Connection settings: enough to connect, and with id and secret enough to publish.
+
+    Attributes:
+        app_key: The application's public key.
+        host: Name or address of the server.
+        port: TCP port; 443 for https and 80 for http when not given.
+        scheme: `https` (WebSocket over TLS) or `http`.
+        path: Prefix in front of `/app/{key}` and `/apps/{id}`, for a server behind a proxy.
+        app_id: The application's id; needed to publish.
+        app_secret: The application's secret; needed to publish and to sign. Not for clients.
+        api_url: Base address of the chat backend, such as `https://chat.example.com`.
+        auth_endpoint: Path (under `api_url`) or full address that signs channels.
+    """
+
+    app_key: str
+    host: str = "127.0.0.1"
+    port: int = 0
+    scheme: str = "https"
+    path: str = ""
+    app_id: str = ""
+    app_secret: str = ""
+    api_url: str = ""
+    auth_endpoint: str = "/broadcasting/auth"
+
+    def __post_init__(self) -> None:
+        if not self.app_key:
+            raise SettingsError("No application key: give app_key, or set REVERB_APP_KEY.")
+        if self.scheme not in ("http", "https"):
+            raise SettingsError(f"The scheme is http or https, not {self.scheme!r}.")
+        if not self.host or any(c in self.host for c in "/?#@ "):
+            raise SettingsError(f"{self.host!r} is no host name: give it without scheme and path.")
+        if not 0 <= self.port <= 65535:
+            raise SettingsError(f"The port lies between 1 and 65535, {self.port} does not.")
+        if self.api_url and urlsplit(self.api_url).scheme not in ("http", "https"):
+            raise SettingsError(
+                f"An API address starts with http:// or https://, not so {self.api_url!r}."
+            )
+        if not self.port:
+            msgspec.structs.force_setattr(self, "port", 443 if self.secure else 80)
+        msgspec.structs.force_setattr(self, "path", _clean_path(self.path))
+
+    def __repr__(self) -> str:
+        """All fields but the secret."""
+        return f"Settings({self.app_key!r} at {self.http_url}, api_url={self.api_url!r})"
+
+    @property
+    def secure(self) -> bool:
+        """Whether the connection is encrypted."""
+        return self.scheme == "https"
+
+    @property
+    def http_url(self) -> str:
+        """Address of the server's HTTP side, without a trailing slash."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}:{self.port}{self.path}"
+
+    @property
+    def websocket_url(self) -> str:
+        """Address to dial, with the query every Pusher client sends."""
+        key = quote(self.app_key, safe="")
+        query = f"protocol={PROTOCOL}&client=antiphon-python&version={__version__}"
+        return f"ws{self.http_url.removeprefix('http')}/app/{key}?{query}"
+
+    @property
+    def auth_url(self) -> str:
+        """Address that signs channels, or an empty string when none is known."""
+        if urlsplit(self.auth_endpoint).scheme in ("http", "https"):
+            return self.auth_endpoint
+        return f"{self.api_url.rstrip('/')}{self.auth_endpoint}" if self.api_url else ""
+
+    @classmethod
+    def from_env(
+        cls,
+        env_file: str | Path | None = None,
+        *,
+        environ: Mapping[str, str] | None = None,
+        **overrides: Any,
+    ) -> Settings:
+        """Settings from arguments, then the environment, then a `.env` file, then defaults.
+
+        Reads Laravel's names as they stand: `REVERB_APP_ID`, `_KEY`, `_SECRET`, `REVERB_HOST`,
+        `_PORT`, `_SCHEME`, and the same under `PUSHER_` with `PUSHER_APP_CLUSTER`; `APP_URL` is
+        the API's address. Within one source, `REVERB_` goes before `PUSHER_`.
+
+        Args:
+            env_file: A `.env` file; `${NAME}` inside it is expanded.
+            environ: Stands in for the process's environment.
+            **overrides: Fields of `Settings`; None and empty strings count as not given.
+
+        Raises:
+            SettingsError: The file cannot be read, or a value cannot be used.
+        """
+        values: dict[str, Any] = {}
+        if env_file is not None:
+            values |= _laravel(_read_env_file(env_file), str(env_file))
+        values |= _laravel(os.environ if environ is None else environ, "the environment")
+        values |= {name: value for name, value in overrides.items() if value not in (None, "")}
+        return cls(**{"app_key": "", **values})
+
+
+class App(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One application that a server serves, with the limits strangers meet.
+
+    Attributes:
+        id: The id in the HTTP API's paths.
+        key: The public key clients connect with.
+        secret: The secret that signs.
+        client_events: Whether members may send `client-` events to each other.
+        allowed_origins: Host globs an `Origin` header must match; empty allows all.
+        max_connections: Open connections at once; 0 for no limit.
+        activity_timeout: Seconds of silence after which either side pings.
+        max_message_size: Bytes of one incoming WebSocket message.
+        max_event_size: Bytes of one event's data, over HTTP and in client events.
+        max_channel_name: Characters of a channel's name.
+        max_channels: Channels one connection may be in.
+        max_presence_members: Users of one presence channel.
+        max_member_size: Bytes of one member's `channel_data`.
+        client_events_per_second: Client events one connection may send; 0 for no limit.
+    """
+
+    id: str
+    key: str
+    secret: str
+    client_events: bool = True
+    allowed_origins: tuple[str, ...] = ()
+    max_connections: int = 0
+    activity_timeout: int = 120
+    max_message_size: int = 65_536
+    max_event_size: int = 10_240
+    max_channel_name: int = 200
+    max_channels: int = 1_000
+    max_presence_members: int = 100
+    max_member_size: int = 2_048
+    client_events_per_second: int = 10
+
+    def __post_init__(self) -> None:
+        for name in ("id", "key", "secret"):
+            if not getattr(self, name):
+                raise SettingsError(f"An application needs an {name}.")
+        if self.activity_timeout < 1:
+            raise SettingsError("The activity timeout is at least 1 second.")
+
+    def __repr__(self) -> str:
+        """Id and key; never the secret."""
+        return f"App(id={self.id!r}, key={self.key!r})"
+
+
+def _laravel(env: Mapping[str, str], source: str) -> dict[str, Any]:
+    """Fields of `Settings` found under Laravel's names."""
+    found: dict[str, Any] = {}
+    for prefix in ("PUSHER", "REVERB"):
+        names = {
+            "app_id": f"{prefix}_APP_ID",
+            "app_key": f"{prefix}_APP_KEY",
+            "app_secret": f"{prefix}_APP_SECRET",
+            "host": f"{prefix}_HOST",
+            "port": f"{prefix}_PORT",
+            "scheme": f"{prefix}_SCHEME",
+        }
+        here: dict[str, Any] = {field: env[name] for field, name in names.items() if env.get(name)}
+        if prefix == "PUSHER" and "host" not in here and env.get("PUSHER_APP_CLUSTER"):
+            here["host"] = f"ws-{env['PUSHER_APP_CLUSTER']}.pusher.com"
+        if "port" in here:
+            here["port"] = _port(here["port"], names["port"], source)
+        # A key without its own host must not inherit the other prefix's host.
+        found = {**found, **here} if "app_key" not in here else here
+    if env.get("APP_URL"):
+        found["api_url"] = env["APP_URL"]
+    return found
+
+
+def _port(text: str, name: str, source: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise SettingsError(f"{name} in {source} is no number: {text!r}.") from None
+
+
+def _read_env_file(path: str | Path) -> dict[str, str]:
+    from dotenv import dotenv_values  # only who has a file pays for it
+
+    try:
+        with open(path, encoding="utf-8") as file:
+            return {name: value for name, value in dotenv_values(stream=file).items() if value}
+    except (OSError, UnicodeDecodeError) as exc:
+        raise SettingsError(f"The file {path} could not be read: {exc}.") from exc
+
+
+def _clean_path(path: str) -> str:
+    return "/" + path.strip("/") if path.strip("/") else ""
