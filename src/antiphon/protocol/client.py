@@ -1,0 +1,374 @@
+"""One connection as the client sees it: handshake, events, liveness, end.
+
+No I/O and no clock. Text goes in through `receive_message`, the passing of time through
+`handle_timer`; each gives back at most one event. What must be written is in `data_to_send`.
+A machine lives as long as one connection; the next one needs a new machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+from typing import Any, Final
+
+from antiphon.errors import AntiphonError, MalformedFrame, ServerReportedError, SubscriptionFailed
+
+from .channels import needs_authorization
+from .closing import Action, Code, action_for
+from .events import (
+    CacheMissed,
+    Closed,
+    Connected,
+    MemberAdded,
+    MemberRemoved,
+    ProtocolEvent,
+    SignedIn,
+    SubscriptionCounted,
+    SubscriptionSucceeded,
+    WatchlistChanged,
+)
+from .frames import Event, decode_event, encode
+from .presence import parse_member, parse_members
+
+__all__ = ["ClientProtocol", "Received", "State", "adapted_activity_timeout"]
+
+Received = Event | ProtocolEvent | AntiphonError
+"""What one message or timer gives: an event of the application's, of the protocol's, or an error.
+
+Errors are values here; none of them is raised, and none of them ends the connection: `Closed` does.
+"""
+
+MAX_MESSAGE_SIZE: Final = 10 * 1024 * 1024
+_MIN_ACTIVITY_TIMEOUT: Final = 10.0
+
+
+class State(Enum):
+    """Where a connection is in its life."""
+
+    HANDSHAKE = "handshake"
+    OPEN = "open"
+    CLOSED = "closed"
+
+
+class ClientProtocol:
+    """The client's half of one connection.
+
+    Args:
+        now: The time, in seconds of any clock that does not run backwards.
+        activity_timeout: Seconds of silence before the client pings; the server's is used if
+            it is smaller (Pusher protocol 7, *ping and pong*; 120 is the recommended value).
+        pong_timeout: Seconds to wait for any answer to that ping.
+        handshake_timeout: Seconds to wait for `pusher:connection_established`.
+        max_message_size: Bytes a frame may have; a larger one is reported and dropped.
+    """
+
+    def __init__(
+        self,
+        now: float,
+        *,
+        activity_timeout: float = 120.0,
+        pong_timeout: float = 30.0,
+        handshake_timeout: float = 10.0,
+        max_message_size: int = MAX_MESSAGE_SIZE,
+    ) -> None:
+        self.state = State.HANDSHAKE
+        self.socket_id: str | None = None
+        self.activity_timeout = activity_timeout
+        self._pong_timeout = pong_timeout
+        self._handshake_deadline = now + handshake_timeout
+        self._max_message_size = max_message_size
+        self._last_heard = now
+        self._pinged_at: float | None = None
+        self._outgoing: list[bytes] = []
+        # Subscribes without an answer yet, oldest first: servers answer them in order.
+        self._pending: dict[str, None] = {}
+        # The last frame, if it was an error: servers that cannot close with a code say it so.
+        self._last_error: int | None = None
+
+    # Coming in
+
+    def receive_message(self, payload: str | bytes | memoryview, now: float) -> Received | None:
+        """Take one text message from the server.
+
+        Returns:
+            What it means, or None for what the machine deals with itself, such as a ping.
+        """
+        if self.state is State.CLOSED:
+            return None
+        self._last_heard = now
+        if len(payload) > self._max_message_size:
+            return MalformedFrame(
+                f"A frame of {len(payload)} bytes was dropped;"
+                f" {self._max_message_size} are allowed."
+            )
+        try:
+            event = decode_event(payload)
+        except MalformedFrame as exc:
+            if self.state is State.HANDSHAKE:
+                return self._close(Action.BACK_OFF, None, f"This is no Pusher server: {exc}")
+            return exc
+        if self.state is State.HANDSHAKE:
+            return self._handshake(event)
+        self._last_error = None
+        handler = _HANDLERS.get(event.name)
+        return event if handler is None else handler(self, event)
+
+    def receive_binary(self, now: float) -> Received | None:
+        """Take note of a binary message; the protocol has none."""
+        self._last_heard = now
+        if self.state is State.CLOSED:
+            return None
+        return MalformedFrame("A binary frame was dropped; the Pusher protocol has only text.")
+
+    def receive_activity(self, now: float) -> None:
+        """Take note of a WebSocket ping or pong: the peer lives."""
+        self._last_heard = now
+
+    def receive_close(self, code: int | None, reason: str = "") -> Closed | None:
+        """Take the end of the connection.
+
+        Args:
+            code: The code of the peer's close frame; None if TCP ended without one.
+            reason: The close frame's words.
+
+        Returns:
+            What to do next; None if the machine has already said so.
+        """
+        if self.state is State.CLOSED:
+            return None
+        clean = code is not None and code != Code.ABNORMAL
+        # Reverb sends its reason in-band and then ends without a code (PROTOCOL §1.10).
+        if (code is None or code < 4000) and self._last_error is not None:
+            code = self._last_error
+        if not reason:
+            reason = "The connection ended" + ("." if code is None else f" with code {code}.")
+        return self._close(action_for(code), code, reason, clean=clean)
+
+    # Time
+
+    def next_timer(self) -> float | None:
+        """When `handle_timer` must be called at the latest; None once closed."""
+        if self.state is State.CLOSED:
+            return None
+        if self.state is State.HANDSHAKE:
+            return self._handshake_deadline
+        if self._pinged_at is not None and self._last_heard <= self._pinged_at:
+            return self._pinged_at + self._pong_timeout
+        return self._last_heard + self.activity_timeout
+
+    def handle_timer(self, now: float) -> Received | None:
+        """Do what is due; calling it too early does nothing."""
+        due = self.next_timer()
+        if due is None or now < due:
+            return None
+        if self.state is State.HANDSHAKE:
+            reason = "The server did not say pusher:connection_established in time."
+            return self._close(Action.BACK_OFF, None, reason)
+        waiting = self._pinged_at is not None and self._last_heard <= self._pinged_at
+        # After a machine has slept, a ping would only prove what the silence already does.
+        slept = now - self._last_heard >= self.activity_timeout + self._pong_timeout
+        if waiting or slept:
+            reason = f"The server was silent for {now - self._last_heard:.0f} seconds."
+            return self._close(Action.RECONNECT, Code.NO_PONG, reason)
+        self._pinged_at = now
+        self._outgoing.append(encode("pusher:ping", {}))
+        return None
+
+    # Going out
+
+    def data_to_send(self) -> list[bytes]:
+        """Messages to write now, in order; each is given once."""
+        outgoing, self._outgoing = self._outgoing, []
+        return outgoing
+
+    def subscribe(
+        self, channel: str, auth: str | None = None, channel_data: str | None = None
+    ) -> None:
+        """Ask to join a channel; `SubscriptionSucceeded` or `SubscriptionFailed` follows.
+
+        Args:
+            channel: The channel's name.
+            auth: The signature, on private and presence channels.
+            channel_data: The signed user, on presence channels: sent exactly as signed.
+        """
+        data = {"channel": channel}
+        if auth is not None:
+            data["auth"] = auth
+        if channel_data is not None:
+            data["channel_data"] = channel_data
+        self._pending[channel] = None
+        self._outgoing.append(encode("pusher:subscribe", data))
+
+    def unsubscribe(self, channel: str) -> None:
+        """Leave a channel; no answer follows."""
+        self._pending.pop(channel, None)
+        self._outgoing.append(encode("pusher:unsubscribe", {"channel": channel}))
+
+    def trigger(self, channel: str, event: str, data: Any) -> None:
+        """Send a client event to the other members of a channel."""
+        self._outgoing.append(encode(event, data, channel))
+
+    def sign_in(self, auth: str, user_data: str) -> None:
+        """Say who the user is; `SignedIn` follows."""
+        self._outgoing.append(encode("pusher:signin", {"auth": auth, "user_data": user_data}))
+
+    # The handshake
+
+    def _handshake(self, event: Event) -> Received:
+        if event.name == "pusher:error":
+            code, message = _error(event)
+            return self._close(action_for(code), code, message)
+        data = event.data
+        if event.name != "pusher:connection_established" or not isinstance(data, dict):
+            reason = f"This is no Pusher server: its first word was {event.name[:60]!r}."
+            return self._close(Action.BACK_OFF, None, reason)
+        socket_id, timeout = data.get("socket_id"), data.get("activity_timeout")
+        if not isinstance(socket_id, str) or not socket_id:
+            return self._close(Action.BACK_OFF, None, "The server gave no socket_id.")
+        # pusher-js fails without it; a missing number costs us nothing.
+        if isinstance(timeout, int | float) and timeout > 0:
+            self.activity_timeout = min(self.activity_timeout, float(timeout))
+        self.state = State.OPEN
+        self.socket_id = socket_id
+        return Connected(socket_id, self.activity_timeout)
+
+    # Frames of the protocol, on an open connection
+
+    def _on_ping(self, event: Event) -> None:
+        self._outgoing.append(encode("pusher:pong", {}))
+
+    def _on_pong(self, event: Event) -> None:
+        pass  # any message proves that the peer lives
+
+    def _on_error(self, event: Event) -> Received:
+        code, message = _error(event)
+        self._last_error = code
+        if code == Code.UNAUTHORIZED:
+            return self._unauthorized(message)
+        if code is not None and action_for(code) in (Action.STOP, Action.USE_TLS) and code < 4100:
+            return self._close(action_for(code), code, message)
+        return ServerReportedError(f"The server reports: {message}", code=code)
+
+    def _unauthorized(self, message: str) -> Received:
+        # Reverb names no channel when it refuses a signature. It answers subscribes in order,
+        # so it means the oldest that has a signature and no answer (PROTOCOL §1.3, §1.10).
+        channel = next((name for name in self._pending if needs_authorization(name)), None)
+        if channel is None or "not a member" in message:
+            return ServerReportedError(f"The server reports: {message}", code=Code.UNAUTHORIZED)
+        self._last_error = None
+        return self._refused(channel, message, Code.UNAUTHORIZED)
+
+    def _on_subscription_succeeded(self, event: Event) -> Received:
+        if event.channel is None:
+            return event
+        self._pending.pop(event.channel, None)
+        members = parse_members(event.raw) if event.channel.startswith("presence-") else {}
+        return SubscriptionSucceeded(event.channel, members)
+
+    def _on_subscription_error(self, event: Event) -> Received:
+        if event.channel is None:
+            return event
+        data = event.data
+        fields = data if isinstance(data, dict) else {}
+        status = fields.get("status", fields.get("code"))
+        message = str(fields.get("error") or fields.get("message") or "no reason given")
+        return self._refused(event.channel, message, status if isinstance(status, int) else None)
+
+    def _refused(self, channel: str, message: str, code: int | None) -> SubscriptionFailed:
+        self._pending.pop(channel, None)
+        return SubscriptionFailed(
+            f"The server refused {channel}: {message}.", channel=channel, code=code
+        )
+
+    def _on_subscription_count(self, event: Event) -> Received:
+        data = event.data
+        count = data.get("subscription_count") if isinstance(data, dict) else None
+        if event.channel is None or not isinstance(count, int):
+            return event
+        return SubscriptionCounted(event.channel, count)
+
+    def _on_member_added(self, event: Event) -> Received:
+        member = parse_member(event.raw)
+        if event.channel is None or member is None:
+            return event
+        return MemberAdded(event.channel, member)
+
+    def _on_member_removed(self, event: Event) -> Received:
+        member = parse_member(event.raw)
+        if event.channel is None or member is None:
+            return event
+        return MemberRemoved(event.channel, member.id)
+
+    def _on_cache_miss(self, event: Event) -> Received:
+        return event if event.channel is None else CacheMissed(event.channel)
+
+    def _on_signin_success(self, event: Event) -> Received:
+        data = event.data
+        # `user_data` is JSON in a string, inside `data`, which is JSON in a string.
+        user = Event(name="", raw=data.get("user_data") if isinstance(data, dict) else None).data
+        if not isinstance(user, dict) or "id" not in user:
+            return event
+        return SignedIn(str(user["id"]), user)
+
+    def _on_watchlist(self, event: Event) -> Received:
+        data = event.data
+        changes = data.get("events") if isinstance(data, dict) else None
+        if not isinstance(changes, list):
+            return event
+        users: dict[str, list[str]] = {"online": [], "offline": []}
+        for change in changes:
+            if isinstance(change, dict) and isinstance(change.get("user_ids"), list):
+                users.get(str(change.get("name")), []).extend(map(str, change["user_ids"]))
+        return WatchlistChanged(tuple(users["online"]), tuple(users["offline"]))
+
+    # The end
+
+    def _close(
+        self, action: Action, code: int | None, reason: str, *, clean: bool = False
+    ) -> Closed:
+        opened = self.state is State.OPEN
+        self.state = State.CLOSED
+        self._outgoing.clear()
+        return Closed(action, code, reason, opened, clean)
+
+
+_HANDLERS: Final[dict[str, Callable[[ClientProtocol, Event], Received | None]]] = {
+    "pusher:ping": ClientProtocol._on_ping,
+    "pusher:pong": ClientProtocol._on_pong,
+    "pusher:error": ClientProtocol._on_error,
+    "pusher_internal:subscription_succeeded": ClientProtocol._on_subscription_succeeded,
+    "pusher:subscription_error": ClientProtocol._on_subscription_error,
+    "pusher_internal:subscription_count": ClientProtocol._on_subscription_count,
+    "pusher_internal:member_added": ClientProtocol._on_member_added,
+    "pusher_internal:member_removed": ClientProtocol._on_member_removed,
+    "pusher:cache_miss": ClientProtocol._on_cache_miss,
+    "pusher:signin_success": ClientProtocol._on_signin_success,
+    "pusher_internal:watchlist_events": ClientProtocol._on_watchlist,
+}
+
+
+def adapted_activity_timeout(activity_timeout: float, lasted: float) -> float:
+    """The activity timeout to use after a connection broke without a word.
+
+    A network that drops quiet connections is pinged more often the next time: half of what it
+    let live, at least 10 s (pusher-js, `assistant_to_the_transport_manager.ts`).
+
+    Args:
+        activity_timeout: Seconds, as used on the broken connection.
+        lasted: Seconds that connection was open.
+    """
+    if lasted >= 2 * activity_timeout:
+        return activity_timeout
+    return min(activity_timeout, max(lasted / 2, _MIN_ACTIVITY_TIMEOUT))
+
+
+def _error(event: Event) -> tuple[int | None, str]:
+    """Code and words of a `pusher:error`, whatever its shape."""
+    data = event.data
+    if not isinstance(data, dict):
+        return None, str(data) if data else "an error without a reason"
+    code = data.get("code")
+    if isinstance(code, str) and code.isascii() and code.isdigit():
+        code = int(code)
+    number = code if isinstance(code, int) and not isinstance(code, bool) else None
+    return number, str(data.get("message") or "an error without a reason")

@@ -1,0 +1,63 @@
+"""Pinging and pruning: one timer for all connections.
+
+Connections lie in buckets by the second in which they are to be looked at; a busy connection
+costs nothing until its bucket comes up, and is then put further back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from .session import Session
+
+__all__ = ["Liveness"]
+
+_TICK: Final = 1.0
+
+
+class Liveness:
+    """Looks at every connection when its protocol's timer is due."""
+
+    def __init__(self) -> None:
+        self._buckets: dict[int, set[Session]] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._swept = math.floor(time.monotonic())
+
+    def start(self) -> None:
+        """Begin to sweep, once a second."""
+        self._timer = asyncio.get_running_loop().call_later(_TICK, self._tick)
+
+    def stop(self) -> None:
+        """Sweep no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def add(self, session: Session) -> None:
+        """Look after a connection."""
+        session.due = max(math.ceil(session.protocol.next_timer()), self._swept + 1)
+        self._buckets.setdefault(session.due, set()).add(session)
+
+    def remove(self, session: Session) -> None:
+        """Forget a connection; one that is not known is ignored."""
+        bucket = self._buckets.get(session.due)
+        if bucket is not None:
+            bucket.discard(session)
+            if not bucket:
+                del self._buckets[session.due]
+
+    def sweep(self, now: float) -> None:
+        """Look at all connections that are due."""
+        first, self._swept = self._swept + 1, math.floor(now)
+        for second in range(first, self._swept + 1):
+            for session in self._buckets.pop(second, ()):
+                if session.tick(now):
+                    self.add(session)
+
+    def _tick(self) -> None:
+        self.start()
+        self.sweep(time.monotonic())
