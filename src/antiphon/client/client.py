@@ -1,0 +1,628 @@
+"""The client: one socket at a time, the one reconnect loop, and the channels that outlive it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import ssl
+from collections import deque
+from collections.abc import Callable, Coroutine, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from antiphon.errors import (
+    AntiphonError,
+    ClientClosed,
+    ConnectionFailed,
+    ConnectionLost,
+    HandlerFailed,
+    Refused,
+    ServerReportedError,
+    SubscriptionFailed,
+    Unreachable,
+)
+from antiphon.protocol.backoff import Backoff
+from antiphon.protocol.channels import check_channel_name, needs_authorization
+from antiphon.protocol.client import ClientProtocol, Received, adapted_activity_timeout
+from antiphon.protocol.closing import Action
+from antiphon.protocol.events import (
+    CacheMissed,
+    Closed,
+    Connected,
+    MemberAdded,
+    MemberRemoved,
+    SubscriptionCounted,
+    SubscriptionSucceeded,
+)
+from antiphon.protocol.frames import Event
+from antiphon.protocol.presence import Member, parse_channel_data
+
+from .authorizer import Authorizer, HttpAuthorizer, TokenSource
+from .bindings import Bindings, Handler
+from .channel import Channel, ChannelState, PresenceChannel, bind, make_channel
+from .connection import Connection
+from .flow import DEFAULT_LIMIT, Inbox, Policy, Stream, Valve
+from .states import ConnectingIn, ConnectionState, Observation, StateChange, Subscribed
+
+if TYPE_CHECKING:
+    from antiphon.settings import Settings
+
+__all__ = ["Client"]
+
+T = TypeVar("T")
+
+log = logging.getLogger("antiphon.connection")
+log_channel = logging.getLogger("antiphon.channel")
+
+UNAVAILABLE_AFTER = 10.0
+AUTHORIZATIONS_AT_ONCE = 16
+
+
+class Client:
+    """A client of one application on a Pusher-protocol server.
+
+    Use it as an async context manager, or `connect()` and `close()` it. It stays connected by
+    itself: after a loss it dials again, and every channel is subscribed again with a fresh
+    signature. What it cannot mend it reports to `errors()`, and nothing a handler does stops it.
+
+    Args:
+        settings: Where the server is.
+        authorizer: Signs private and presence channels. By default the backend is asked at
+            `settings.auth_url`, if there is one.
+        token: Bearer token for that backend, or a function that gives it.
+        activity_timeout: Seconds of silence before the server is pinged; the server's own
+            number is used if it is smaller.
+        pong_timeout: Seconds to wait for the answer.
+        connect_timeout: Seconds for the socket to open, and again for the server's first word.
+        max_attempts: Attempts in a row before giving up; None for never.
+        min_delay: Seconds between attempts at the least.
+        max_delay: Seconds between attempts at the most.
+        history: How many of the last events `history` keeps; 0 for none.
+        ssl_context: Stands in for the usual one, such as for a certificate of one's own.
+        headers: Further headers of the upgrade request.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        authorizer: Authorizer | None = None,
+        token: TokenSource | None = None,
+        activity_timeout: float = 120.0,
+        pong_timeout: float = 30.0,
+        connect_timeout: float = 10.0,
+        max_attempts: int | None = None,
+        min_delay: float = 1.0,
+        max_delay: float = 30.0,
+        history: int = 100,
+        ssl_context: ssl.SSLContext | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        self.settings = settings
+        self.state = ConnectionState.INITIALIZED
+        self.channels: dict[str, Channel] = {}
+        self.history: deque[Event] = deque(maxlen=history)
+        self.valve = Valve()
+        if authorizer is None and settings.auth_url:
+            authorizer = HttpAuthorizer(settings.auth_url, token=token)
+        self._authorizer = authorizer
+        self._authorizing = asyncio.Semaphore(AUTHORIZATIONS_AT_ONCE)
+        self._activity_timeout = activity_timeout
+        self._pong_timeout = pong_timeout
+        self._connect_timeout = connect_timeout
+        self._backoff = Backoff(
+            random.random, minimum=min_delay, maximum=max_delay, max_attempts=max_attempts
+        )
+        self._ssl_context = ssl_context
+        self._headers = headers
+        self._url = settings.websocket_url
+        self._bindings = Bindings(self)
+        self._observers: tuple[Callable[[Observation], None], ...] = ()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._running: asyncio.Task[None] | None = None
+        self._connection: Connection | None = None
+        self._settled: asyncio.Future[None] | None = None
+        self._error: ConnectionFailed | None = None
+        self._hurry = asyncio.Event()
+        self._unavailable: asyncio.TimerHandle | None = None
+
+    def __repr__(self) -> str:
+        """Server and state."""
+        return f"<Client {self.settings.http_url} {self.state}>"
+
+    # Life
+
+    async def connect(self) -> None:
+        """Connect, and stay connected from then on; returns when the connection stands.
+
+        Raises:
+            Refused: The server refuses this client: wrong key, quota, version.
+            Unreachable: Given up after `max_attempts`.
+            ConnectionLost: Likewise, after the server had answered.
+            ClientClosed: `disconnect()` or `close()` was called meanwhile.
+        """
+        if self._running is None or self._running.done():
+            self._error = None
+            self._backoff.reset()
+            self._running = asyncio.create_task(self._run(), name="antiphon client")
+        if self.state is not ConnectionState.CONNECTED:
+            if self._settled is None:
+                self._settled = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._settled)
+
+    async def disconnect(self) -> None:
+        """Close the connection and stay away; channels and handlers are kept for `connect()`."""
+        running, self._running = self._running, None
+        if running is not None:
+            running.cancel()
+            await asyncio.wait([running])
+        if self.state not in (ConnectionState.FAILED, ConnectionState.INITIALIZED):
+            self._move(ConnectionState.DISCONNECTED)
+        self._settle(ClientClosed("The client was closed."))
+
+    async def close(self) -> None:
+        """Disconnect and let go of everything: channels, handlers, streams, the authorizer."""
+        await self.disconnect()
+        for channel in list(self.channels.values()):
+            channel.left()
+        self.channels.clear()
+        self._bindings.unbind(None, None)
+        self._observers = ()
+        tasks = [task for task in self._tasks if task is not asyncio.current_task()]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        if self._authorizer is not None:
+            await self._authorizer.close()
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self.connect()
+        except BaseException:
+            await self.close()
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    def retry_now(self) -> None:
+        """Dial at once instead of waiting: the network has come back."""
+        self._hurry.set()
+
+    async def wait_closed(self) -> None:
+        """Wait until the client has given up or was told to end.
+
+        Raises:
+            ConnectionFailed: Why it gave up.
+        """
+        if self._running is not None:
+            await asyncio.wait([self._running])
+        if self.state is ConnectionState.FAILED and self._error is not None:
+            raise self._error
+
+    # Channels
+
+    def subscribe(self, name: str) -> Channel:
+        """Join a channel, now and at every later connection.
+
+        Subscribing to a channel again gives the same `Channel`; it is left when every hold on
+        it has been given back with `unsubscribe()`.
+
+        Raises:
+            InvalidName: No channel can have this name.
+            SubscriptionFailed: It needs a signature, and there is no authorizer.
+        """
+        channel = self.channels.get(name)
+        if channel is not None:
+            channel.holds += 1
+            return channel
+        check_channel_name(name)
+        if needs_authorization(name) and self._authorizer is None:
+            raise SubscriptionFailed(
+                f"{name} needs a signature: give the client an authorizer, or settings an api_url.",
+                channel=name,
+            )
+        channel = self.channels[name] = make_channel(name, self)
+        if self.state is ConnectionState.CONNECTED and self._connection is not None:
+            self._subscribe(channel, self._connection)
+        return channel
+
+    def channel(self, name: str) -> Channel | None:
+        """A channel that is held, or None."""
+        return self.channels.get(name)
+
+    # Observing
+
+    @property
+    def socket_id(self) -> str | None:
+        """The connection's id, for the `X-Socket-ID` header of one's own requests."""
+        if self.state is not ConnectionState.CONNECTED or self._connection is None:
+            return None
+        return self._connection.protocol.socket_id
+
+    def bind(
+        self,
+        event: str,
+        handler: Handler | None = None,
+        *,
+        type: type[Any] | None = None,
+        limit: int = DEFAULT_LIMIT,
+        policy: Policy = "pause",
+    ) -> Any:
+        """Like `Channel.bind`, for an event of any channel."""
+        return bind(self._bindings, event, handler, type, limit, policy)
+
+    def bind_all(
+        self,
+        handler: Handler | None = None,
+        *,
+        limit: int = DEFAULT_LIMIT,
+        policy: Policy = "pause",
+    ) -> Any:
+        """Like `Channel.bind_all`, for all events of all channels."""
+        return bind(self._bindings, None, handler, None, limit, policy)
+
+    def unbind(self, event: str | None = None, handler: Handler | None = None) -> None:
+        """Take off what `bind` and `bind_all` put on."""
+        self._bindings.unbind(event, handler)
+
+    def observe(self, observer: Callable[[Observation], None]) -> Callable[[], None]:
+        """Call a function with everything that happens, in order.
+
+        That is: state changes, delays before the next attempt, channels joined, events, errors.
+        What is returned takes the observer off.
+        """
+        self._observers += (observer,)
+
+        def remove() -> None:
+            self._observers = tuple(o for o in self._observers if o is not observer)
+
+        return remove
+
+    def changes(self) -> Stream[StateChange]:
+        """State changes from now on; of those nobody reads, the oldest are dropped."""
+        return self._observations(StateChange)
+
+    def errors(self) -> Stream[AntiphonError]:
+        """Errors from now on; of those nobody reads, the oldest are dropped."""
+        return self._observations(AntiphonError)
+
+    def events(self, *, limit: int = DEFAULT_LIMIT, policy: Policy = "pause") -> Stream[Event]:
+        """Events of all channels from now on."""
+        return self._bindings.stream(None, None, limit=limit, policy=policy)
+
+    def _observations(self, kind: type[T]) -> Stream[T]:
+        inbox: Inbox[T] = Inbox(self.valve, policy="drop_oldest")
+
+        def put(observation: object) -> None:
+            if isinstance(observation, kind):
+                inbox.put(observation)
+
+        return Stream(inbox, self.observe(put))
+
+    # The reconnect loop
+
+    async def _run(self) -> None:
+        """Dial, stay until it ends, wait, again; the only place that decides to reconnect."""
+        self._move(ConnectionState.CONNECTING)
+        self._watch_availability()
+        try:
+            while True:
+                closed, lasted = await self._connect_once()
+                self._backoff.connection_lasted(lasted)
+                if closed.action is Action.USE_TLS and not self._switch_to_tls():
+                    return self._fail(_error_of(closed))
+                delay = self._backoff.next_delay(closed.action)
+                if delay is None:
+                    return self._fail(self._last_error(closed))
+                self._lost(_error_of(closed))
+                await self._pause(delay)
+        except Exception as exc:  # ours, and nobody awaits this task
+            log.exception("the reconnect loop failed")
+            self._fail(ConnectionFailed(f"An error in antiphon itself: {exc!r}"))
+        finally:
+            self._connection = None
+            self._stop_watching_availability()
+
+    async def _connect_once(self) -> tuple[Closed, float]:
+        """One connection, from dial to end: how it ended, and how long it was open."""
+        loop = asyncio.get_running_loop()
+        connection = self._connection = Connection(
+            ClientProtocol(
+                loop.time(),
+                activity_timeout=self._activity_timeout,
+                pong_timeout=self._pong_timeout,
+                handshake_timeout=2 * self._connect_timeout,
+            ),
+            self._receive,
+            self._notice,
+            self.valve,
+        )
+        opened_at = loop.time()
+        try:
+            await connection.open(
+                self._url,
+                timeout=self._connect_timeout,
+                ssl_context=self._ssl_context if self._url.startswith("wss") else None,
+                headers=self._headers,
+            )
+            opened_at = loop.time()
+            closed = await asyncio.shield(connection.closed)
+        except Unreachable as exc:
+            self._error = exc
+            return Closed(Action.BACK_OFF, exc.code, str(exc), opened=False), 0.0
+        except asyncio.CancelledError:
+            await connection.close()
+            raise
+        finally:
+            connection.drop()
+        self._error = _error_of(closed)
+        lasted = loop.time() - opened_at if closed.opened else 0.0
+        if closed.opened and not closed.clean:
+            self._activity_timeout = adapted_activity_timeout(
+                connection.protocol.activity_timeout, lasted
+            )
+        return closed, lasted
+
+    async def _pause(self, delay: float) -> None:
+        """Wait for the next attempt, or for `retry_now()`."""
+        self._tell(ConnectingIn(delay, self._backoff.attempts, self._backoff.max_attempts))
+        log.info("dialling again in %.1f s (attempt %d)", delay, self._backoff.attempts)
+        self._hurry.clear()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._hurry.wait(), delay)
+
+    def _lost(self, error: ConnectionFailed) -> None:
+        """The connection has ended, or did not come about; another attempt follows."""
+        self.report(error)
+        for channel in self.channels.values():
+            channel.lost()
+        if self.state is ConnectionState.CONNECTED:
+            self._move(ConnectionState.CONNECTING, error)
+            self._watch_availability()
+
+    def _fail(self, error: ConnectionFailed) -> None:
+        """Give up."""
+        self._error = error
+        for channel in self.channels.values():
+            channel.lost()
+        self.report(error)
+        self._move(ConnectionState.FAILED, error)
+        self._settle(error)
+
+    def _last_error(self, closed: Closed) -> ConnectionFailed:
+        error = _error_of(closed)
+        if closed.action is Action.STOP:
+            return error
+        attempts = self._backoff.max_attempts
+        return type(error)(f"Given up after {attempts} attempts. {error}", code=error.code)
+
+    def _switch_to_tls(self) -> bool:
+        """Use wss from now on; False if it is used already (close code 4000)."""
+        if self._url.startswith("wss"):
+            return False
+        self._url = "wss" + self._url.removeprefix("ws")
+        return True
+
+    # State
+
+    def _move(self, state: ConnectionState, error: AntiphonError | None = None) -> None:
+        """Enter a state; the only place that writes it."""
+        if state is self.state:
+            return
+        previous, self.state = self.state, state
+        log.info("%s -> %s", previous, state)
+        self._tell(StateChange(previous, state, error))
+
+    def _settle(self, error: ConnectionFailed | None) -> None:
+        """Let go who waits in `connect()`."""
+        settled, self._settled = self._settled, None
+        if settled is None or settled.done():
+            return
+        if error is None:
+            settled.set_result(None)
+        else:
+            settled.set_exception(error)
+            settled.exception()  # whoever waited may be gone
+
+    def _watch_availability(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._unavailable = loop.call_later(
+            UNAVAILABLE_AFTER, self._move, ConnectionState.UNAVAILABLE
+        )
+
+    def _stop_watching_availability(self) -> None:
+        if self._unavailable is not None:
+            self._unavailable.cancel()
+            self._unavailable = None
+
+    # What arrives
+
+    def _receive(self, event: Event) -> None:
+        """Take an event of a channel: the hot path."""
+        self.history.append(event)
+        channel = self.channels.get(event.channel)  # type: ignore[arg-type]  # None is in no dict
+        if channel is not None:
+            channel.deliver(event)
+        if self._bindings:
+            self._bindings.deliver(event)
+        if self._observers:
+            self._tell(event)
+
+    def _notice(self, event: Received) -> None:
+        """Take what the protocol says."""
+        match event:
+            case Connected():
+                self._connected(event)
+            case SubscriptionSucceeded(channel, members):
+                self._joined(channel, members)
+            case SubscriptionFailed():
+                self._refused(event)
+            case MemberAdded(channel, member):
+                self._member_added(channel, member)
+            case MemberRemoved(channel, user_id):
+                self._member_removed(channel, user_id)
+            case SubscriptionCounted(channel, count):
+                self._counted(channel, count)
+            case CacheMissed(channel):
+                self._surface("pusher:cache_miss", channel, None)
+            case AntiphonError():
+                self.report(event)
+            case _:
+                pass  # Closed is the reconnect loop's; sign-in is not asked for
+
+    def _connected(self, event: Connected) -> None:
+        self._stop_watching_availability()
+        log.info("connected as %s, activity timeout %g s", event.socket_id, event.activity_timeout)
+        self._move(ConnectionState.CONNECTED)
+        self._settle(None)
+        if self._connection is not None:
+            for channel in list(self.channels.values()):
+                self._subscribe(channel, self._connection)
+
+    def _surface(self, name: str, channel: str, data: Any) -> None:
+        """Deliver something of the protocol's as the event pusher-js makes of it."""
+        self._receive(Event(name=name, channel=channel, raw=data))
+
+    # Subscriptions
+
+    def _subscribe(self, channel: Channel, connection: Connection) -> None:
+        channel.move(ChannelState.PENDING)
+        if not needs_authorization(channel.name):
+            connection.subscribe(channel.name, None, None)
+            return
+        self.spawn(self._authorize(channel, connection), f"antiphon authorize {channel.name}")
+
+    async def _authorize(self, channel: Channel, connection: Connection) -> None:
+        """Get a signature for this connection, and subscribe with it."""
+        socket_id = connection.protocol.socket_id
+        assert self._authorizer is not None
+        assert socket_id is not None
+        try:
+            async with self._authorizing:
+                if self._is_current(channel, connection):
+                    answer = await self._authorizer.authorize(channel.name, socket_id)
+        except SubscriptionFailed as exc:
+            error = exc
+        except Exception as exc:
+            error = SubscriptionFailed(
+                f"The authorizer failed for {channel.name}: {type(exc).__name__}: {exc}",
+                channel=channel.name,
+            )
+            error.__cause__ = exc
+        else:
+            # A signature is good for one socket, and the program may have left meanwhile.
+            if self._is_current(channel, connection):
+                if isinstance(channel, PresenceChannel):
+                    me = parse_channel_data(answer.channel_data or "")
+                    channel.members.my_id = None if me is None else me.id
+                connection.subscribe(channel.name, answer.auth, answer.channel_data)
+            return
+        if self._is_current(channel, connection):
+            self._refused(error)
+
+    def _is_current(self, channel: Channel, connection: Connection) -> bool:
+        return (
+            self.channels.get(channel.name) is channel
+            and self._connection is connection
+            and not connection.closed.done()
+        )
+
+    def _joined(self, name: str, members: dict[str, Member]) -> None:
+        channel = self.channels.get(name)
+        if channel is None:
+            return  # left while the answer was on its way
+        channel.joined(members)
+        log_channel.info("subscribed to %s", name)
+        self._tell(Subscribed(name))
+        data = {"count": len(members), "ids": list(members)} if members else None
+        self._surface("pusher:subscription_succeeded", name, data)
+
+    def _refused(self, error: SubscriptionFailed) -> None:
+        channel = self.channels.get(error.channel)
+        if channel is None:
+            return
+        channel.move(ChannelState.FAILED, error)
+        self.report(error)
+        data = {"type": type(error).__name__, "error": str(error), "status": error.code}
+        self._surface("pusher:subscription_error", error.channel, data)
+
+    def _member_added(self, name: str, member: Member) -> None:
+        channel = self.channels.get(name)
+        if isinstance(channel, PresenceChannel):
+            channel.members.add(member)
+        self._surface("pusher:member_added", name, {"id": member.id, "info": member.info})
+
+    def _member_removed(self, name: str, user_id: str) -> None:
+        channel = self.channels.get(name)
+        member = channel.members.remove(user_id) if isinstance(channel, PresenceChannel) else None
+        info = None if member is None else member.info
+        self._surface("pusher:member_removed", name, {"id": user_id, "info": info})
+
+    def _counted(self, name: str, count: int) -> None:
+        channel = self.channels.get(name)
+        if channel is not None:
+            channel.subscription_count = count
+        self._surface("pusher:subscription_count", name, {"subscription_count": count})
+
+    # What channels and bindings ask of their client
+
+    def leave(self, channel: Channel) -> None:
+        """Give back one hold on a channel; with the last one it is left."""
+        channel.holds -= 1
+        if channel.holds > 0 or self.channels.get(channel.name) is not channel:
+            return
+        del self.channels[channel.name]
+        asked = channel.state in (ChannelState.SUBSCRIBED, ChannelState.PENDING)
+        channel.left()
+        if asked and self.state is ConnectionState.CONNECTED and self._connection is not None:
+            self._connection.unsubscribe(channel.name)
+
+    def trigger(self, channel: Channel, event: str, data: Any) -> None:
+        """Send a client event on the present connection."""
+        if self._connection is not None:
+            self._connection.trigger(channel.name, event, data)
+
+    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> Callable[[], None]:
+        """Run a task that ends with the client; what is returned ends it earlier."""
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+        def end() -> None:
+            if task is not asyncio.current_task():
+                task.cancel()
+
+        return end
+
+    def report(self, error: AntiphonError) -> None:
+        """Tell whoever observes errors; with nobody there, the log has it."""
+        level = logging.INFO if isinstance(error, ServerReportedError) else logging.WARNING
+        # Only a handler's error needs its traceback: the others say all there is.
+        cause = error.__cause__ if isinstance(error, HandlerFailed) else None
+        log.log(level, "%s: %s", type(error).__name__, error, exc_info=cause)
+        self._tell(error)
+
+    def _tell(self, observation: Observation) -> None:
+        for observer in self._observers:
+            try:
+                observer(observation)
+            except Exception:
+                log.exception("an observer raised")
+
+
+def _error_of(closed: Closed) -> ConnectionFailed:
+    """The error that the end of a connection is."""
+    if closed.action is Action.STOP:
+        return Refused(f"The server refuses this client: {closed.reason}", code=closed.code)
+    kind = ConnectionLost if closed.opened else Unreachable
+    return kind(closed.reason, code=closed.code)

@@ -1,0 +1,174 @@
+"""One connection: a socket, its protocol machine and its timer, from dial to end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from antiphon.protocol.client import ClientProtocol, Received
+from antiphon.protocol.closing import Action
+from antiphon.protocol.events import Closed
+from antiphon.protocol.frames import Event
+
+from .flow import Valve
+from .transport import Link, dial
+
+__all__ = ["Connection"]
+
+log_frames = logging.getLogger("antiphon.frames")
+
+_EXCERPT: Final = 200
+
+
+class Connection:
+    """A connection to a Pusher server.
+
+    Args:
+        protocol: A fresh machine.
+        deliver: Gets each event of a channel: the hot path.
+        notify: Gets everything else the machine says, `Closed` last.
+        valve: Decides whether the socket is read.
+    """
+
+    def __init__(
+        self,
+        protocol: ClientProtocol,
+        deliver: Callable[[Event], None],
+        notify: Callable[[Received], None],
+        valve: Valve,
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        self.protocol = protocol
+        self.closed: asyncio.Future[Closed] = loop.create_future()
+        self._receive_message = protocol.receive_message
+        self._deliver = deliver
+        self._notify = notify
+        self._valve = valve
+        self._time = loop.time
+        self._link: Link | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._trace = log_frames.isEnabledFor(logging.DEBUG)
+
+    async def open(
+        self,
+        url: str,
+        *,
+        timeout: float,
+        ssl_context: ssl.SSLContext | None,
+        headers: Mapping[str, str] | None,
+    ) -> None:
+        """Dial; the handshake's outcome is notified.
+
+        Raises:
+            Unreachable: No WebSocket connection came about.
+        """
+        # Frames may arrive before `dial` returns: an owner is told of them all the same.
+        self._link = await dial(
+            url, self, timeout=timeout, ssl_context=ssl_context, headers=headers
+        )
+        self._flush()
+        self._valve.connect(self._link.read)
+        self._arm()
+        if self.closed.done():
+            self._link.close()
+
+    async def close(self) -> None:
+        """Say goodbye, and wait until the socket is closed."""
+        if self._link is not None:
+            self._link.close()
+            await asyncio.wait([self.closed])
+        self.drop()
+
+    def drop(self) -> None:
+        """Let go of socket and timer at once."""
+        self._valve.connect(None)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._link is not None:
+            self._link.abort()
+            self._link = None
+
+    # What the client sends
+
+    def subscribe(self, channel: str, auth: str | None, channel_data: str | None) -> None:
+        """Ask to join a channel."""
+        self.protocol.subscribe(channel, auth, channel_data)
+        self._flush()
+
+    def unsubscribe(self, channel: str) -> None:
+        """Leave a channel."""
+        self.protocol.unsubscribe(channel)
+        self._flush()
+
+    def trigger(self, channel: str, event: str, data: object) -> None:
+        """Send a client event."""
+        self.protocol.trigger(channel, event, data)
+        self._flush()
+
+    # What the link calls
+
+    def received(self, payload: memoryview | bytes) -> None:
+        """A text message has arrived."""
+        if self._trace:
+            log_frames.debug("< %s", bytes(payload[:_EXCERPT]).decode("utf-8", "replace"))
+        event = self._receive_message(payload, self._time())
+        if type(event) is Event:
+            self._deliver(event)
+        else:
+            self._handle(event)
+
+    def received_binary(self) -> None:
+        """A binary message has arrived."""
+        self._handle(self.protocol.receive_binary(self._time()))
+
+    def alive(self) -> None:
+        """A WebSocket ping or pong has arrived."""
+        self.protocol.receive_activity(self._time())
+
+    def disconnected(self, code: int | None, reason: str) -> None:
+        """The socket is closed."""
+        self._link = None
+        self._handle(self.protocol.receive_close(code, reason))
+        if not self.closed.done():  # the machine had ended before the socket did
+            self.closed.set_result(Closed(Action.BACK_OFF, code, reason, opened=True))
+
+    # Time
+
+    def _arm(self) -> None:
+        due = self.protocol.next_timer()
+        if due is not None and self._link is not None:
+            self._timer = asyncio.get_running_loop().call_at(due, self._tick)
+
+    def _tick(self) -> None:
+        if not self._valve.is_open:
+            # Nothing is heard because nothing is read: that is not the peer's silence.
+            self.protocol.receive_activity(self._time())
+        self._handle(self.protocol.handle_timer(self._time()))
+        self._arm()
+
+    def _handle(self, event: Received | None) -> None:
+        self._flush()
+        if event is None:
+            return
+        self._notify(event)
+        if isinstance(event, Closed) and not self.closed.done():
+            self.closed.set_result(event)
+            if self._link is not None:
+                self._link.close()
+
+    def _flush(self) -> None:
+        if self._link is None:
+            return
+        for message in self.protocol.data_to_send():
+            if self._trace:
+                log_frames.debug("> %s", _without_secrets(message))
+            self._link.send(message)
+
+
+def _without_secrets(message: bytes) -> str:
+    text = message[:_EXCERPT].decode("utf-8", "replace")
+    return "pusher:subscribe or pusher:signin with a signature" if '"auth"' in text else text

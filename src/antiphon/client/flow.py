@@ -1,0 +1,180 @@
+"""Between the socket and slow consumers: bounded inboxes, and a valve that stops the reading.
+
+A synchronous handler needs none of this: it runs where the event arrives.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, Final, Generic, Literal, Self, TypeVar
+
+__all__ = ["Inbox", "Policy", "Stream", "Valve"]
+
+T = TypeVar("T")
+
+Policy = Literal["pause", "drop_oldest"]
+"""What happens when an inbox is full: the socket is read no further, or the oldest item goes."""
+
+DEFAULT_LIMIT: Final = 1_000
+
+
+class Valve:
+    """Decides whether the socket is read.
+
+    It is shut while an inbox with the policy `pause` is full, but never while someone waits for
+    an answer from the server: a handler that subscribes and waits must not wait for itself.
+    """
+
+    def __init__(self) -> None:
+        self._full: set[Inbox[Any]] = set()
+        self._waiting = 0
+        self._turn: Callable[[bool], None] | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the socket is to be read."""
+        return not self._full or self._waiting > 0
+
+    def connect(self, turn: Callable[[bool], None] | None) -> None:
+        """Let the valve govern a socket: `turn` is called with whether to read."""
+        self._turn = turn
+        if turn is not None and not self.is_open:
+            turn(False)
+
+    @contextmanager
+    def held_open(self) -> Iterator[None]:
+        """Keep reading while the server's answer is waited for."""
+        with self._changing():
+            self._waiting += 1
+        try:
+            yield
+        finally:
+            with self._changing():
+                self._waiting -= 1
+
+    def mark(self, inbox: Inbox[Any], *, full: bool) -> None:
+        """Take note of an inbox that is full, or no longer so."""
+        with self._changing():
+            (self._full.add if full else self._full.discard)(inbox)
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        before = self.is_open
+        yield
+        if self._turn is not None and self.is_open is not before:
+            self._turn(not before)
+
+
+class Inbox(Generic[T]):
+    """A bounded queue between the socket and one consumer.
+
+    Args:
+        valve: What to shut when it is full.
+        limit: Items it holds; those of one read may come on top.
+        policy: What happens when it is full.
+    """
+
+    def __init__(
+        self, valve: Valve, *, limit: int = DEFAULT_LIMIT, policy: Policy = "pause"
+    ) -> None:
+        self._valve = valve
+        self._limit = limit
+        self._policy = policy
+        self._items: deque[T] = deque(maxlen=limit if policy == "drop_oldest" else None)
+        self._waiter: asyncio.Future[None] | None = None
+        self._closed = False
+        self._shut = False
+        self.dropped = 0
+
+    def put(self, item: T) -> None:
+        """Add an item; a closed inbox ignores it."""
+        if self._closed:
+            return
+        if self._policy == "drop_oldest" and len(self._items) == self._limit:
+            self.dropped += 1
+        self._items.append(item)
+        if self._policy == "pause" and not self._shut and len(self._items) >= self._limit:
+            self._shut = True
+            self._valve.mark(self, full=True)
+        self._wake()
+
+    async def get(self) -> T:
+        """The oldest item, waited for.
+
+        Raises:
+            StopAsyncIteration: The inbox is closed and empty.
+        """
+        while not self._items:
+            if self._closed:
+                raise StopAsyncIteration
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        item = self._items.popleft()
+        if self._shut and len(self._items) <= self._limit // 2:
+            self._reopen()
+        return item
+
+    def close(self) -> None:
+        """Take nothing more; what is there can still be had."""
+        self._closed = True
+        self._reopen()
+        self._wake()
+
+    def _reopen(self) -> None:
+        if self._shut:
+            self._shut = False
+            self._valve.mark(self, full=False)
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+class Stream(Generic[T]):
+    """An asynchronous iterator over what arrives from now on.
+
+    It ends with the channel or the client. Leaving the loop and dropping the stream frees it;
+    `close()`, or using it as a context manager, says so outright.
+    """
+
+    def __init__(self, inbox: Inbox[T], detach: Callable[[], None]) -> None:
+        self._inbox = inbox
+        self._detach = detach
+
+    @property
+    def dropped(self) -> int:
+        """Items lost to the policy `drop_oldest`."""
+        return self._inbox.dropped
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> T:
+        return await self._inbox.get()
+
+    def close(self) -> None:
+        """Receive nothing more."""
+        self._detach()
+        self._inbox.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        # A full inbox nobody reads would keep the socket from being read for ever.
+        self.close()
