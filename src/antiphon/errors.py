@@ -23,6 +23,8 @@ AntiphonError
 │   ├── HandlerFailed             a handler raised
 │   └── ServerReportedError       a `pusher:error` that leaves the connection open
 ├── PublishFailed                 the HTTP API refused or could not be reached
+├── ApiError                      the chat backend refused or could not be reached
+│   └── LoginFailed               wrong e-mail or password, or a token that is not accepted
 └── WebhookInvalid                a webhook whose signature, key or time is wrong
 
 No text here ever holds a secret, a token or a signature.
@@ -34,6 +36,7 @@ from typing import ClassVar, Literal
 
 __all__ = [
     "AntiphonError",
+    "ApiError",
     "AuthServerError",
     "AuthTimeout",
     "AuthorizationFailed",
@@ -46,6 +49,7 @@ __all__ = [
     "Forbidden",
     "HandlerFailed",
     "InvalidName",
+    "LoginFailed",
     "MalformedAuthResponse",
     "MalformedFrame",
     "PayloadInvalid",
@@ -213,6 +217,22 @@ class PublishFailed(AntiphonError):
     def __init__(self, message: str, *, code: int | None = None) -> None:
         super().__init__(message)
         self.code = code
+
+
+class ApiError(AntiphonError):
+    """The chat backend refused a request, or could not be reached.
+
+    Attributes:
+        code: The HTTP status, or None if there was no answer.
+    """
+
+    def __init__(self, message: str, *, code: int | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class LoginFailed(ApiError):
+    """Wrong e-mail or password, or a token that the backend does not accept."""
 
 
 class WebhookInvalid(AntiphonError, ValueError):

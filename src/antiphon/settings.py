@@ -108,7 +108,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Args:
             env_file: A `.env` file; `${NAME}` inside it is expanded.
             environ: Stands in for the process's environment.
-            **overrides: Fields of `Settings`; None and empty strings count as not given.
+            **overrides: Fields of `Settings`; None, 0 and empty strings count as not given.
 
         Raises:
             SettingsError: The file cannot be read, or a value cannot be used.
@@ -117,7 +117,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         if env_file is not None:
             values |= _laravel(_read_env_file(env_file), str(env_file))
         values |= _laravel(os.environ if environ is None else environ, "the environment")
-        values |= {name: value for name, value in overrides.items() if value not in (None, "")}
+        values |= {name: value for name, value in overrides.items() if value}
         return cls(**{"app_key": "", **values})
 
 

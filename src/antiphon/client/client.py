@@ -404,7 +404,7 @@ class Client:
         if closed.action is Action.STOP:
             return error
         attempts = self._backoff.max_attempts
-        return type(error)(f"Given up after {attempts} attempts. {error}", code=error.code)
+        return type(error)(f"Given up after {attempts} retries. {error}", code=error.code)
 
     def _switch_to_tls(self) -> bool:
         """Use wss from now on; False if it is used already (close code 4000)."""

@@ -1,6 +1,7 @@
 """A Pusher-compatible server: WebSocket and HTTP API on one port."""
 
 from .apps import load_apps
+from .http import HttpServer
 from .server import Server
 
-__all__ = ["Server", "load_apps"]
+__all__ = ["HttpServer", "Server", "load_apps"]

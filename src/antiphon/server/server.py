@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import logging
 import secrets
-import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from types import TracebackType
 from typing import Final, Self
 from urllib.parse import parse_qs, urlsplit
-
-import uvicorn
 
 from antiphon.errors import SettingsError
 from antiphon.protocol.closing import Code
@@ -22,6 +17,7 @@ from antiphon.settings import App, Settings
 
 from .api import create_api
 from .apps import check_apps
+from .http import HttpServer
 from .hub import Hub
 from .liveness import Liveness
 from .session import Session
@@ -31,7 +27,6 @@ __all__ = ["Server"]
 
 log = logging.getLogger("antiphon.server")
 
-_STARTUP_POLL: Final = 0.002
 _MAX_ID: Final = 1_000_000_000
 _PROTOCOLS: Final = ("5", "6", "7")
 
@@ -66,8 +61,7 @@ class Server:
         self._path = "/" + path.strip("/") if path.strip("/") else ""
         self._hubs = {app.key: Hub(app) for app in apps}
         self._liveness = Liveness()
-        self._uvicorn: _Uvicorn | None = None
-        self._serving: asyncio.Task[None] | None = None
+        self._http: HttpServer | None = None
 
     def settings(self, app_id: str | None = None) -> Settings:
         """What a client or a publisher needs to use one application, the first by default.
@@ -96,38 +90,31 @@ class Server:
         Raises:
             SettingsError: The address cannot be listened on.
         """
-        listener = self._listen()
         limit = max(hub.app.max_message_size for hub in self._hubs.values())
-        config = uvicorn.Config(
+        http = HttpServer(
             create_api({hub.app.id: hub for hub in self._hubs.values()}, self._path),
-            ws=websocket_protocol(self._accept, limit),  # type: ignore[arg-type]  # any callable
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            lifespan="off",
-            timeout_graceful_shutdown=5,
+            host=self.host,
+            port=self.port,
+            websocket=websocket_protocol(self._accept, limit),
         )
-        self._uvicorn = _Uvicorn(config)
-        self._serving = asyncio.create_task(self._uvicorn.serve([listener]), name="antiphon server")
-        while not self._uvicorn.started:
-            if self._serving.done():
-                await self._serving
-            await asyncio.sleep(_STARTUP_POLL)
+        await http.start()
+        self._http, self.port = http, http.port
         self._liveness.start()
         log.info("listening on %s:%d", self.host, self.port)
 
     async def stop(self) -> None:
         """Close every connection with 4200, so that clients look for another node, and end."""
-        if self._uvicorn is None or self._serving is None:
+        http, self._http = self._http, None
+        if http is None:
             return
+        # Who is sent away must not come straight back.
+        http.stop_accepting()
         self._liveness.stop()
         for hub in self._hubs.values():
             for session in list(hub.sockets.values()):
                 assert isinstance(session, Session)
                 session.close(Code.RECONNECT, "The server is going down; reconnect")
-        self._uvicorn.should_exit = True
-        await self._serving
-        self._uvicorn = self._serving = None
+        await http.stop()
         log.info("stopped")
 
     async def __aenter__(self) -> Self:
@@ -141,18 +128,6 @@ class Server:
         traceback: TracebackType | None,
     ) -> None:
         await self.stop()
-
-    def _listen(self) -> socket.socket:
-        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
-        try:
-            listener = socket.create_server((self.host, self.port), family=family, backlog=2048)
-        except OSError as exc:
-            raise SettingsError(
-                f"Cannot listen on {self.host}:{self.port}: {exc.strerror or exc};"
-                " is another server running there?"
-            ) from exc
-        self.port = listener.getsockname()[1]
-        return listener
 
     # Connections
 
@@ -206,14 +181,6 @@ class _Refusal:
 
     def disconnected(self) -> None:
         """Nothing was kept."""
-
-
-class _Uvicorn(uvicorn.Server):
-    """uvicorn without its signal handlers: who starts the server decides when it ends."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
 
 
 def _refusal(code: Code, reason: str) -> Link:

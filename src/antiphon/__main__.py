@@ -1,0 +1,5 @@
+"""`python -m antiphon` is the `antiphon` command."""
+
+from .cli import run
+
+run()

@@ -1,0 +1,252 @@
+"""A chat backend over REST: log in, and do what a chat does."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+import msgspec
+
+from antiphon.errors import ApiError, LoginFailed
+
+from .events import Id, Message
+
+if TYPE_CHECKING:
+    import aiohttp
+
+__all__ = ["Login", "RestClient", "User"]
+
+T = TypeVar("T")
+
+
+class User(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A user of the chat."""
+
+    id: Id
+    first_name: str = ""
+    last_name: str = ""
+    email: str = ""
+
+    @property
+    def name(self) -> str:
+        """First and last name."""
+        return f"{self.first_name} {self.last_name}".strip()
+
+    @property
+    def channel(self) -> str:
+        """The private channel on which this user is told of everything."""
+        return f"private-user.{self.id}"
+
+
+class Login(msgspec.Struct, frozen=True, kw_only=True):
+    """What a login gives; its `repr` does not show the token."""
+
+    token: str
+    user: User
+
+    def __repr__(self) -> str:
+        """The user only."""
+        return f"Login(user={self.user!r})"
+
+
+class RestClient:
+    """Talks to a chat backend, antiphon's own or a Laravel application with the same routes.
+
+    Use it as an async context manager, or call `close()`.
+
+    Args:
+        api_url: The backend's base address.
+        token: Bearer token; `login` sets it.
+        timeout: Seconds one request may take.
+    """
+
+    def __init__(self, api_url: str, *, token: str = "", timeout: float = 10.0) -> None:
+        self.api_url = api_url.rstrip("/")
+        self.token = token
+        self._timeout = timeout
+        self._session: aiohttp.ClientSession | None = None
+
+    async def login(self, email: str, password: str) -> Login:
+        """Log in; further requests carry the token.
+
+        Raises:
+            LoginFailed: E-mail or password are wrong.
+            ApiError: The backend could not be asked.
+        """
+        body = {"email": email, "password": password}
+        login = await self._request("POST", "/api/login", Login, body)
+        self.token = login.token
+        return login
+
+    async def logout(self) -> None:
+        """End the token's life.
+
+        Raises:
+            ApiError: The backend refused or could not be asked.
+        """
+        await self._send("POST", "/api/logout")
+        self.token = ""
+
+    async def me(self) -> User:
+        """The user the token belongs to.
+
+        Raises:
+            LoginFailed: The token is not accepted.
+            ApiError: The backend could not be asked.
+        """
+        return await self._request("GET", "/api/me", User)
+
+    async def messages(
+        self,
+        conversation_id: Id,
+        *,
+        limit: int = 50,
+        before_id: Id | None = None,
+        after_id: Id | None = None,
+    ) -> list[Message]:
+        """Messages of a conversation, oldest first.
+
+        Args:
+            conversation_id: The conversation.
+            limit: How many at the most.
+            before_id: Only older ones.
+            after_id: Only newer ones.
+
+        Raises:
+            ApiError: The backend refused or could not be asked.
+        """
+        query = {"limit": limit, "before_id": before_id, "after_id": after_id}
+        pairs = "&".join(f"{name}={value}" for name, value in query.items() if value is not None)
+        path = f"/api/conversations/{conversation_id}/messages?{pairs}"
+        return (await self._request("GET", path, _Messages)).messages
+
+    async def send(
+        self,
+        conversation_id: Id,
+        content: str,
+        *,
+        temp_id: str | None = None,
+        socket_id: str | None = None,
+    ) -> Message:
+        """Send a message; the same `temp_id` twice makes one message.
+
+        Args:
+            conversation_id: The conversation.
+            content: The text.
+            temp_id: An id of the sender's own, to find the message again.
+            socket_id: The sender's connection, which is then not told of it.
+
+        Raises:
+            ApiError: The backend refused or could not be asked.
+        """
+        body = {"content": content, "tempId": temp_id}
+        path = f"/api/conversations/{conversation_id}/messages"
+        return (await self._request("POST", path, _Sent, body, socket_id)).message
+
+    async def typing(self, conversation_id: Id, *, socket_id: str | None = None) -> None:
+        """Say that the user is typing.
+
+        Raises:
+            ApiError: The backend refused or could not be asked.
+        """
+        path = f"/api/conversations/{conversation_id}/typing"
+        await self._send("POST", path, {}, socket_id)
+
+    async def read(
+        self, conversation_id: Id, message_id: Id, *, socket_id: str | None = None
+    ) -> None:
+        """Say that the user has read up to a message.
+
+        Raises:
+            ApiError: The backend refused or could not be asked.
+        """
+        path = f"/api/conversations/{conversation_id}/read"
+        await self._send("POST", path, {"message_id": message_id}, socket_id)
+
+    async def close(self) -> None:
+        """Close the pooled connections; a later call opens new ones."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def _request(
+        self,
+        method: str,
+        path: str,
+        answer: type[T],
+        body: Any = None,
+        socket_id: str | None = None,
+    ) -> T:
+        """Send a request and read its answer."""
+        raw = await self._send(method, path, body, socket_id)
+        try:
+            return msgspec.json.decode(raw, type=answer)
+        except (msgspec.MsgspecError, UnicodeError, RecursionError) as exc:
+            raise ApiError(
+                f"{self.api_url}{path.partition('?')[0]} answered with something else than"
+                f" expected ({exc}); is it a chat backend?"
+            ) from exc
+
+    async def _send(
+        self, method: str, path: str, body: Any = None, socket_id: str | None = None
+    ) -> bytes:
+        """Send a request; the body of an answer that is no refusal."""
+        import aiohttp  # loaded by who talks to a backend, not by who imports antiphon
+
+        headers = {"Accept": "application/json", "Content-Type": "application/json"}
+        if self.token:
+            headers["Authorization"] = f"Bearer {self.token}"
+        if socket_id:
+            headers["X-Socket-ID"] = socket_id
+        if self._session is None:
+            self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(self._timeout))
+        data = None if body is None else msgspec.json.encode(body)
+        url = self.api_url + path
+        try:
+            async with self._session.request(
+                method, url, data=data, headers=headers, allow_redirects=False
+            ) as response:
+                status, raw = response.status, await response.read()
+        except (aiohttp.ClientError, TimeoutError, ValueError) as exc:
+            raise ApiError(
+                f"The backend at {self.api_url} could not be reached ({type(exc).__name__});"
+                " is it running there?"
+            ) from None
+        if status >= 300:
+            raise _refusal(url.partition("?")[0], status, raw)
+        return raw
+
+
+class _Messages(msgspec.Struct):
+    messages: list[Message]
+
+
+class _Sent(msgspec.Struct):
+    message: Message
+
+
+def _refusal(url: str, status: int, raw: bytes) -> ApiError:
+    try:
+        message = msgspec.json.decode(raw, type=_Refusal).message
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        message = "no reason given"
+    if status == 401 and url.endswith("/api/login"):
+        return LoginFailed(f"{url} refused the login: {message}", code=status)
+    if status == 401:
+        return LoginFailed(f"{url} does not accept the token: {message} Log in again.", code=status)
+    return ApiError(f"{url} answered {status}: {message}", code=status)
+
+
+class _Refusal(msgspec.Struct):
+    message: str

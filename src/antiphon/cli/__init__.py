@@ -1,0 +1,18 @@
+"""The command line. Its parts need the extra `cli`; without it there is one line that says so."""
+
+from __future__ import annotations
+
+import sys
+
+__all__ = ["run"]
+
+
+def run() -> None:
+    """The `antiphon` command."""
+    try:
+        from .main import app
+    except ModuleNotFoundError as exc:
+        if exc.name not in ("typer", "rich"):
+            raise
+        sys.exit("The antiphon command needs more packages: pip install 'antiphon[all]'")
+    app()

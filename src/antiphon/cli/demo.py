@@ -1,0 +1,160 @@
+"""`antiphon demo`: server, backend and two users on this machine, and what they say."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import tempfile
+from pathlib import Path
+from typing import Final
+
+from antiphon.backend import BackendConfig, Store, create_app, hash_password
+from antiphon.chat import (
+    ChatEvent,
+    ChatEvents,
+    MessageSentEvent,
+    MessagesReadEvent,
+    RestClient,
+    UserIsTypingEvent,
+)
+from antiphon.client import Client, Observation
+from antiphon.errors import PayloadInvalid
+from antiphon.protocol.frames import Event
+from antiphon.server import HttpServer, Server
+from antiphon.settings import App, Settings
+
+from .output import LinePrinter
+
+__all__ = ["demo"]
+
+PASSWORD: Final = "antiphon"  # noqa: S105 - of two users who live as long as the demo
+ALI: Final = ("Ali", "Qo'chqorov", "ali@example.com")
+JOHN: Final = ("John", "Doe", "john@example.com")
+_PATIENCE: Final = 15.0
+
+
+async def demo(printer: LinePrinter, *, once: bool, stop: asyncio.Event) -> None:
+    """Run the scripted conversation, then stay up until told to stop.
+
+    Args:
+        printer: Where to.
+        once: End after the conversation.
+        stop: Ends it when set.
+
+    Raises:
+        TimeoutError: Not all of the conversation was received.
+        AntiphonError: Something did not work.
+    """
+    app = App(id="demo", key="demo-key", secret=secrets.token_hex(16))
+    with tempfile.TemporaryDirectory(prefix="antiphon-demo-") as folder:
+        database = f"sqlite:///{Path(folder) / 'chat.sqlite3'}"
+        conversation = await _seed(database)
+        async with Server(app) as server:
+            config = BackendConfig(settings=server.settings(), database_url=database)
+            async with HttpServer(create_app(config), host="127.0.0.1") as backend:
+                stage = _Stage(printer, server.settings(), backend.url, conversation)
+                await stage.play(once=once, stop=stop)
+
+
+async def _seed(database: str) -> int:
+    """Ali, John and their conversation; its id."""
+    password_hash = await hash_password(PASSWORD)
+    async with Store(database) as store:
+        ids = []
+        for first_name, last_name, email in (ALI, JOHN):
+            user = await store.users.create(
+                first_name=first_name,
+                last_name=last_name,
+                email=email,
+                password_hash=password_hash,
+            )
+            assert user is not None, "the database is new"
+            ids.append(user.id)
+        conversation, _ = await store.conversations.create(ids)
+    return conversation
+
+
+class _Stage:
+    """The two users and their conversation."""
+
+    def __init__(
+        self, printer: LinePrinter, settings: Settings, api_url: str, conversation: int
+    ) -> None:
+        self._printer = printer
+        self._settings = settings
+        self._api_url = api_url
+        self._conversation = conversation
+        self._chat = ChatEvents()
+        self._heard: asyncio.Queue[ChatEvent] = asyncio.Queue()
+
+    async def play(self, *, once: bool, stop: asyncio.Event) -> None:
+        """Ali listens, John types and writes, Ali reads; then whoever comes."""
+        async with RestClient(self._api_url) as ali, RestClient(self._api_url) as john:
+            login = await ali.login(ALI[2], PASSWORD)
+            self._printer.logged_in()
+            settings = self._settings
+            client = Client(
+                Settings(
+                    app_key=settings.app_key,
+                    host=settings.host,
+                    port=settings.port,
+                    scheme=settings.scheme,
+                    api_url=self._api_url,
+                ),
+                token=login.token,
+            )
+            client.observe(lambda observation: self._observe(client, observation))
+            async with client:
+                await client.subscribe(login.user.channel).subscribed(_PATIENCE)
+                token = (await john.login(JOHN[2], PASSWORD)).token
+                await self._converse(ali, john)
+                if not once:
+                    self._invite(token)
+                    await stop.wait()
+
+    async def _converse(self, ali: RestClient, john: RestClient) -> None:
+        await john.typing(self._conversation)
+        await self._hear(UserIsTypingEvent)
+        message = await john.send(self._conversation, "Hello!", temp_id="temp-demo-1")
+        await self._hear(MessageSentEvent)
+        await ali.read(self._conversation, message.id)
+        await self._hear(MessagesReadEvent)
+
+    async def _hear(self, kind: type[ChatEvent]) -> None:
+        """Wait until Ali has received an event of a kind over the WebSocket."""
+        async with asyncio.timeout(_PATIENCE):
+            while not isinstance(await self._heard.get(), kind):
+                pass
+
+    def _observe(self, client: Client, observation: Observation) -> None:
+        self._printer.observe(observation, client.socket_id)
+        if isinstance(observation, Event):
+            try:
+                event = self._chat.decode(observation)
+            except PayloadInvalid:
+                return  # printed already
+            if event is not None:
+                self._heard.put_nowait(event)
+
+    def _invite(self, token: str) -> None:
+        """Say what else can be tried."""
+        settings, plain = self._settings, self._printer.plain
+        plain()
+        plain(f"  Server    {settings.http_url}  (app key {settings.app_key})")
+        plain(f"  Backend   {self._api_url}  (API: {self._api_url}/schema)")
+        plain(f"  Accounts  {ALI[2]} and {JOHN[2]}, password {PASSWORD}")
+        plain()
+        plain("Send Ali one more message, from another terminal:")
+        plain(
+            f"  curl -X POST {self._api_url}/api/conversations/{self._conversation}/messages"
+            f" -H 'Authorization: Bearer {token}'"
+            " -H 'Content-Type: application/json' -d '{\"content\": \"Hello from curl!\"}'"
+        )
+        plain("Listen as John:")
+        plain(
+            f"  ANTIPHON_PASSWORD={PASSWORD} antiphon listen --scheme http"
+            f" --host {settings.host} --port {settings.port} --app-key {settings.app_key}"
+            f" --api {self._api_url} --email {JOHN[2]}"
+        )
+        plain("Ctrl-C ends the demo.")
+        plain()

@@ -1,0 +1,136 @@
+"""`antiphon listen`: log in, connect, subscribe, print."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+
+from antiphon.chat import RestClient
+from antiphon.client import Client, Observation
+from antiphon.errors import AuthorizationFailed, SettingsError
+from antiphon.protocol.channels import needs_authorization
+from antiphon.protocol.frames import Event
+from antiphon.settings import Settings
+
+from .output import Printer
+
+__all__ = ["Credentials", "listen"]
+
+
+class Credentials:
+    """How to become a user of the chat backend: by e-mail and password, or with a token."""
+
+    def __init__(self, *, email: str = "", password: str = "", token: str = "") -> None:
+        self.email = email
+        self.password = password
+        self.token = token
+
+
+async def listen(
+    settings: Settings,
+    credentials: Credentials,
+    printer: Printer,
+    *,
+    channels: Sequence[str] = (),
+    max_attempts: int | None = None,
+    max_events: int | None = None,
+    stop: asyncio.Event | None = None,
+) -> None:
+    """Print what arrives, until enough has, or until told to stop.
+
+    Args:
+        settings: Where the server is, and the chat backend if there is one.
+        credentials: Who listens.
+        printer: Where to.
+        channels: What to subscribe to; the user's own channel by default.
+        max_attempts: Attempts to connect in a row; None for no end.
+        max_events: Events after which to end; None for no end.
+        stop: Ends it when set.
+
+    Raises:
+        SettingsError: Neither a channel nor a user is given, or nothing to sign with.
+        InvalidName: No channel can have this name.
+        LoginFailed: The backend does not know this user.
+        ApiError: The backend could not be asked.
+        ConnectionFailed: Given up.
+        AuthorizationFailed: Every channel was refused.
+    """
+    token, own = await _become(settings, credentials, printer)
+    names = list(channels) or own
+    if not names:
+        raise SettingsError("Nothing to listen to: give --channel, or --api with --email.")
+    unsigned = [name for name in names if needs_authorization(name) and not settings.auth_url]
+    if unsigned:
+        raise SettingsError(f"{unsigned[0]} needs a signature: give --api or --auth-url.")
+    client = Client(settings, token=token or None, max_attempts=max_attempts)
+    listener = _Listener(client, printer, max_events, stop or asyncio.Event())
+    try:
+        for name in dict.fromkeys(names):
+            client.subscribe(name)
+        with contextlib.suppress(asyncio.CancelledError):
+            await listener.run()
+    finally:
+        await client.close()
+
+
+async def _become(
+    settings: Settings, credentials: Credentials, printer: Printer
+) -> tuple[str, list[str]]:
+    """Log in, if there is a user: the token, and the user's own channel."""
+    if not settings.api_url or not (credentials.email or credentials.token):
+        return credentials.token, []
+    async with RestClient(settings.api_url, token=credentials.token) as api:
+        if credentials.token:
+            user = await api.me()
+        else:
+            user = (await api.login(credentials.email, credentials.password)).user
+        printer.logged_in()
+        return api.token, [user.channel]
+
+
+class _Listener:
+    """Counts, and knows when to end."""
+
+    def __init__(
+        self, client: Client, printer: Printer, max_events: int | None, stop: asyncio.Event
+    ) -> None:
+        self._client = client
+        self._printer = printer
+        self._left = max_events
+        self._stop = stop
+        self._refused: dict[str, AuthorizationFailed] = {}
+        client.observe(self._observe)
+
+    async def run(self) -> None:
+        """Listen until the end."""
+        stopped = asyncio.create_task(self._stop.wait())
+        connected = asyncio.create_task(self._stay())
+        try:
+            await asyncio.wait([stopped, connected], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopped.cancel()
+            if not connected.cancel():
+                connected.result()
+        if len(self._refused) == len(self._client.channels):
+            raise next(iter(self._refused.values()))
+
+    async def _stay(self) -> None:
+        await self._client.connect()
+        await self._client.wait_closed()
+
+    def _observe(self, observation: Observation) -> None:
+        self._printer.observe(observation, self._client.socket_id)
+        match observation:
+            case AuthorizationFailed():
+                self._refused[observation.channel] = observation
+                if len(self._refused) == len(self._client.channels):
+                    self._stop.set()
+            case Event(name=name) if not name.startswith("pusher:"):
+                self._count()
+
+    def _count(self) -> None:
+        if self._left is not None:
+            self._left -= 1
+            if self._left <= 0:
+                self._stop.set()

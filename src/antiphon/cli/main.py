@@ -1,0 +1,269 @@
+"""The commands and their options: arguments in, one call out."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from antiphon import __version__
+from antiphon.errors import AntiphonError, InvalidName, SettingsError
+from antiphon.settings import App, Settings
+
+from .output import JsonPrinter, LinePrinter, Printer
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    help="Real-time chat over the Pusher protocol: serve it, listen to it, publish on it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+AppKey = Annotated[str, typer.Option(help="The application's key [env: REVERB_APP_KEY].")]
+AppId = Annotated[str, typer.Option(help="The application's id [env: REVERB_APP_ID].")]
+AppSecret = Annotated[
+    str,
+    typer.Option(help="The application's secret; better in the environment [REVERB_APP_SECRET]."),
+]
+Host = Annotated[str, typer.Option(help="The server's name or address [env: REVERB_HOST].")]
+Port = Annotated[int, typer.Option(help="Its port; 443 or 80 by scheme.", min=0, max=65535)]
+Scheme = Annotated[str, typer.Option(help="http or https [env: REVERB_SCHEME].")]
+EnvFile = Annotated[
+    Path | None,
+    typer.Option("--env", help="A Laravel .env file with REVERB_… or PUSHER_… names."),
+]
+LogLevel = Annotated[
+    str, typer.Option(help="Log to standard error: debug, info, warning or error.")
+]
+Run = Callable[[asyncio.Event], Coroutine[Any, Any, None]]
+
+
+@app.callback(invoke_without_command=True)
+def main(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """What is common to all commands."""
+    if version:
+        print(f"antiphon {__version__}")
+        raise typer.Exit
+
+
+@app.command("demo")
+def demo_command(
+    once: Annotated[bool, typer.Option("--once", help="End after the conversation.")] = False,
+    log_level: LogLevel = "",
+) -> None:
+    """Show a conversation: server, chat backend and two users on this machine."""
+    try:
+        from .demo import demo
+    except ModuleNotFoundError as exc:
+        _missing("backend", exc)
+    _log_to_stderr(log_level)
+    _run(lambda stop: demo(LinePrinter(), once=once, stop=stop))
+
+
+@app.command("serve")
+def serve_command(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.", min=0, max=65535)] = 8080,
+    app_id: AppId = "",
+    app_key: AppKey = "",
+    app_secret: AppSecret = "",
+    config: Annotated[
+        Path | None, typer.Option(help="A TOML file with one [[apps]] table per application.")
+    ] = None,
+    path: Annotated[str, typer.Option(help="Prefix of all routes, behind a proxy.")] = "",
+    log_level: LogLevel = "info",
+) -> None:
+    """Run the server alone."""
+    try:
+        from .serve import serve
+    except ModuleNotFoundError as exc:
+        _missing("server", exc)
+    _log_to_stderr(log_level)
+
+    async def run(stop: asyncio.Event) -> None:
+        if config is not None:
+            await serve(config, host=host, port=port, path=path, stop=stop)
+            return
+        given = Settings.from_env(
+            app_id=app_id, app_key=app_key, app_secret=app_secret, host=host, scheme="http"
+        )
+        one = App(id=given.app_id, key=given.app_key, secret=given.app_secret)
+        await serve(one, host=host, port=port, path=path, stop=stop)
+
+    _run(run)
+
+
+@app.command("listen")
+def listen_command(
+    env: EnvFile = None,
+    app_key: AppKey = "",
+    host: Host = "",
+    port: Port = 0,
+    scheme: Scheme = "",
+    api: Annotated[str, typer.Option(help="The chat backend's address [env: APP_URL].")] = "",
+    email: Annotated[
+        str, typer.Option(help="Log in as; the password is asked for, or ANTIPHON_PASSWORD.")
+    ] = "",
+    password: Annotated[str, typer.Option(hidden=True, envvar="ANTIPHON_PASSWORD")] = "",
+    token: Annotated[
+        str, typer.Option(help="Bearer token instead of a login.", envvar="ANTIPHON_TOKEN")
+    ] = "",
+    auth_url: Annotated[
+        str, typer.Option(help="Address or path that signs channels; /broadcasting/auth.")
+    ] = "",
+    channel: Annotated[
+        list[str] | None, typer.Option(help="Subscribe to this; repeatable; or one's own.")
+    ] = None,
+    max_attempts: Annotated[
+        int, typer.Option(help="Attempts to connect in a row; 0 for no end.", min=0)
+    ] = 5,
+    max_events: Annotated[int, typer.Option(help="End after so many events.", min=0)] = 0,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
+    log_level: LogLevel = "",
+) -> None:
+    """Connect to any Pusher-protocol server and print what arrives."""
+    from .listen import Credentials, listen
+
+    _log_to_stderr(log_level)
+    if email and not token and not password:
+        if not sys.stdin.isatty():
+            _end(2, "There is nobody to ask for the password: give it in ANTIPHON_PASSWORD.")
+        password = typer.prompt(f"Password of {email}", hide_input=True, err=True)
+    printer = JsonPrinter() if json else LinePrinter()
+
+    async def run(stop: asyncio.Event) -> None:
+        settings = Settings.from_env(
+            env,
+            app_key=app_key,
+            host=host,
+            port=port,
+            scheme=scheme,
+            api_url=api,
+            auth_endpoint=auth_url,
+        )
+        await listen(
+            settings,
+            Credentials(email=email, password=password, token=token),
+            printer,
+            channels=channel or (),
+            max_attempts=max_attempts or None,
+            max_events=max_events or None,
+            stop=stop,
+        )
+
+    _run(run, printer)
+
+
+@app.command("publish")
+def publish_command(
+    channel: Annotated[str, typer.Argument(help="The channel's name.")],
+    event: Annotated[str, typer.Argument(help="The event's name.")],
+    data: Annotated[str, typer.Argument(help="The event's data: JSON, or any text.")],
+    env: EnvFile = None,
+    app_id: AppId = "",
+    app_key: AppKey = "",
+    app_secret: AppSecret = "",
+    host: Host = "",
+    port: Port = 0,
+    scheme: Scheme = "",
+    socket_id: Annotated[str, typer.Option(help="The connection that must not get it.")] = "",
+) -> None:
+    """Publish one event through the HTTP API."""
+    from antiphon.publisher import Publisher
+
+    async def run(stop: asyncio.Event) -> None:
+        settings = Settings.from_env(
+            env,
+            app_id=app_id,
+            app_key=app_key,
+            app_secret=app_secret,
+            host=host,
+            port=port,
+            scheme=scheme,
+        )
+        async with Publisher(settings) as publisher:
+            await publisher.trigger(channel, event, data, socket_id=socket_id or None)
+        print(f"Published {event} on {channel}.")
+
+    _run(run)
+
+
+def _run(main: Run, printer: Printer | None = None) -> None:
+    """Run a command to its end, to Ctrl-C, or to the one line that says why it ended."""
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(_with_signals(main))
+    except (SettingsError, InvalidName) as exc:
+        _end(2, str(exc))
+    except AntiphonError as exc:
+        if printer is not None and printer.last_error is exc:
+            raise typer.Exit(1) from None  # it stands there already
+        _end(1, str(exc))
+    except TimeoutError:
+        _end(1, "What was expected did not arrive in time.")
+
+
+async def _with_signals(main: Run) -> None:
+    """Turn Ctrl-C and SIGTERM into a request to stop; a second Ctrl-C means it."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def ask() -> None:
+        if stop.is_set():
+            task.cancel()
+        stop.set()
+
+    task = loop.create_task(main(stop))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, ask)
+    try:
+        await task
+    except asyncio.CancelledError:
+        if not stop.is_set():
+            raise
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ModuleNotFoundError:
+        return None
+    return uvloop.new_event_loop
+
+
+def _log_to_stderr(level: str) -> None:
+    """Log what antiphon has to say, if asked; errors are printed in any case."""
+    if not level:
+        logging.getLogger("antiphon").addHandler(logging.NullHandler())
+        logging.getLogger("antiphon").propagate = False
+        return
+    names = {"debug", "info", "warning", "error"}
+    if level.lower() not in names:
+        _end(2, f"The log level is one of {', '.join(sorted(names))}, not {level!r}.")
+    logging.basicConfig(
+        level=level.upper(),
+        stream=sys.stderr,
+        format="%(asctime)s %(levelname)-7s %(name)s  %(message)s",
+    )
+
+
+def _missing(extra: str, exc: ModuleNotFoundError) -> NoReturn:
+    if (exc.name or "").startswith("antiphon"):
+        raise exc
+    _end(1, f"This command needs more packages: pip install 'antiphon[{extra}]'")
+
+
+def _end(status: int, why: str) -> NoReturn:
+    print(f"antiphon: {why}", file=sys.stderr)
+    raise typer.Exit(status)

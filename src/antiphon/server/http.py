@@ -1,0 +1,131 @@
+"""uvicorn in this process: one port, started and stopped by whoever owns it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Any, Final, Self
+
+import uvicorn
+
+from antiphon.errors import SettingsError
+
+__all__ = ["HttpServer"]
+
+_STARTUP_POLL: Final = 0.002
+_BACKLOG: Final = 2048
+_GRACE: Final = 5
+
+
+class HttpServer:
+    """Serves one ASGI application on one port.
+
+    Args:
+        app: The application; its lifespan is the server's.
+        host: Address to listen on.
+        port: TCP port; 0 takes a free one, which `port` then tells.
+        websocket: What uvicorn makes of each upgrade request; without it there are none.
+    """
+
+    def __init__(
+        self,
+        app: Any,
+        *,
+        host: str,
+        port: int = 0,
+        websocket: Callable[..., asyncio.BaseProtocol] | None = None,
+    ) -> None:
+        self.host = host
+        self.port = port
+        self._config = uvicorn.Config(
+            app,
+            ws=websocket or "none",  # type: ignore[arg-type]  # any callable serves
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            lifespan="on",
+            timeout_graceful_shutdown=_GRACE,
+        )
+        self._uvicorn: _Uvicorn | None = None
+        self._serving: asyncio.Task[None] | None = None
+
+    @property
+    def url(self) -> str:
+        """The address, without a trailing slash."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"
+
+    async def start(self) -> None:
+        """Listen; returns when connections are accepted.
+
+        Raises:
+            SettingsError: The address cannot be listened on, or the application did not start.
+        """
+        listener = self._listen()
+        self._uvicorn = _Uvicorn(self._config)
+        self._serving = asyncio.create_task(self._uvicorn.serve([listener]), name="antiphon http")
+        while not self._uvicorn.started:
+            if self._serving.done():
+                listener.close()
+                raise SettingsError("The application did not start; its log says why.")
+            await asyncio.sleep(_STARTUP_POLL)
+
+    def stop_accepting(self) -> None:
+        """Take no further connections; those that are there go on."""
+        for server in self._uvicorn.servers if self._uvicorn is not None else ():
+            server.close()
+
+    async def stop(self) -> None:
+        """Finish the requests under way and end."""
+        if self._uvicorn is not None and self._serving is not None:
+            self._uvicorn.should_exit = True
+            await self._serving
+            self._uvicorn = self._serving = None
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.stop()
+
+    def _listen(self) -> socket.socket:
+        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
+        try:
+            listener = socket.create_server((self.host, self.port), family=family, backlog=_BACKLOG)
+        except OSError as exc:
+            raise SettingsError(
+                f"Cannot listen on {self.host}:{self.port}: {_reason(exc)};"
+                " is another server running there?"
+            ) from exc
+        self.port = listener.getsockname()[1]
+        return listener
+
+
+def _reason(exc: OSError) -> str:
+    # asyncio and socket add the address to the words; the error number has them bare.
+    return os.strerror(exc.errno) if exc.errno else str(exc)
+
+
+class _Uvicorn(uvicorn.Server):
+    """uvicorn without its signal handlers, and without its exit: its owner decides."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        try:
+            await super().startup(sockets)
+        except SystemExit:  # the application's own start has failed, and uvicorn has logged why
+            self.should_exit = True
