@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, Final, Protocol, TypeVar, cast
 
 import msgspec
 
@@ -24,6 +24,8 @@ T = TypeVar("T")
 Handler = Callable[[Any], Awaitable[None] | None]
 AsyncHandler = Callable[[Any], Awaitable[None]]
 Sink = Callable[[Event], None]
+
+_UNFIT: Final = (msgspec.MsgspecError, TypeError, UnicodeError, RecursionError)
 
 
 class Host(Protocol):
@@ -70,26 +72,23 @@ class Bindings:
         host: The client.
     """
 
-    __slots__ = ("_by_name", "_for_all", "_host")
+    __slots__ = ("_bound", "_host", "_sinks", "_sinks_for_all")
 
     def __init__(self, host: Host) -> None:
         self._host = host
-        # Tuples, so that a handler may bind and unbind while it is called.
-        self._by_name: dict[str, tuple[Binding, ...]] = {}
-        self._for_all: tuple[Binding, ...] = ()
+        self._bound: list[Binding] = []
+        # Made from `_bound` whenever it changes. Tuples, so that a handler may bind and unbind
+        # while it is called.
+        self._sinks: dict[str, tuple[Sink, ...]] = {}
+        self._sinks_for_all: tuple[Sink, ...] = ()
 
     # Delivering
 
     def deliver(self, event: Event) -> None:
         """Give an event to its handlers, in the order in which they were bound."""
-        for binding in self._by_name.get(event.name, ()):
+        for sink in self._sinks.get(event.name, self._sinks_for_all):
             try:
-                binding.sink(event)
-            except Exception as exc:
-                self._report(event, exc)
-        for binding in self._for_all:
-            try:
-                binding.sink(event)
+                sink(event)
             except Exception as exc:
                 self._report(event, exc)
 
@@ -151,34 +150,28 @@ class Bindings:
 
     def remove(self, binding: Binding) -> None:
         """Take a binding off; one that is off already is ignored."""
-        if binding.event is None:
-            self._for_all = tuple(b for b in self._for_all if b is not binding)
-            return
-        left = tuple(b for b in self._by_name.get(binding.event, ()) if b is not binding)
-        if left:
-            self._by_name[binding.event] = left
-        else:
-            self._by_name.pop(binding.event, None)
+        if binding in self._bound:
+            self._bound.remove(binding)
+            self._route()
 
     def unbind(self, event: str | None, handler: Handler | None) -> None:
         """Take off the handlers that match; None matches all."""
-        for binding in self._all():
+        for binding in tuple(self._bound):
             if event in (None, binding.event) and handler in (None, binding.handler):
                 binding.unbind()
 
-    def __bool__(self) -> bool:
-        return bool(self._by_name or self._for_all)
-
-    def _all(self) -> list[Binding]:
-        return [b for group in self._by_name.values() for b in group] + list(self._for_all)
-
     def _insert(self, binding: Binding) -> Binding:
-        if binding.event is None:
-            self._for_all += (binding,)
-        else:
-            name = binding.event
-            self._by_name[name] = (*self._by_name.get(name, ()), binding)
+        self._bound.append(binding)
+        self._route()
         return binding
+
+    def _route(self) -> None:
+        """Work out who gets which event, so that delivering need not."""
+        names = {binding.event for binding in self._bound if binding.event is not None}
+        self._sinks = {
+            name: tuple(b.sink for b in self._bound if b.event in (None, name)) for name in names
+        }
+        self._sinks_for_all = tuple(b.sink for b in self._bound if b.event is None)
 
     async def _consume(self, inbox: Inbox[tuple[Event, Any]], handler: AsyncHandler) -> None:
         """Run an asynchronous handler, one event after the other."""
@@ -204,7 +197,7 @@ def _decoder(type_: type[Any] | None) -> Callable[[Event], Any]:
         try:
             # The usual case, JSON in a string, without a detour.
             return decode(event.raw)
-        except (msgspec.MsgspecError, TypeError, UnicodeError, RecursionError):
+        except _UNFIT:
             return _decode_otherwise(event, decoder)
 
     return typed
@@ -214,10 +207,16 @@ def _direct(handler: Handler, type_: type[Any] | None) -> Sink:
     """A synchronous handler, called where the event arrives."""
     if type_ is None:
         return cast("Sink", handler)
-    typed = _decoder(type_)
+    decoder = msgspec.json.Decoder(type_)
+    decode = decoder.decode
 
     def sink(event: Event) -> None:
-        handler(typed(event))
+        # As in `_decoder`, written out once more: a call saved on the hottest path there is.
+        try:
+            value = decode(event.raw)
+        except _UNFIT:
+            value = _decode_otherwise(event, decoder)
+        handler(value)
 
     return sink
 
@@ -225,7 +224,7 @@ def _direct(handler: Handler, type_: type[Any] | None) -> Sink:
 def _decode_otherwise(event: Event, decoder: msgspec.json.Decoder[T]) -> T:
     try:
         return decode_data_as(event.raw, decoder)
-    except (msgspec.MsgspecError, TypeError, UnicodeError, RecursionError) as exc:
+    except _UNFIT as exc:
         raise PayloadInvalid(
             f"The data of {event.name} on {event.channel or 'the connection'} does not fit"
             f" {getattr(decoder.type, '__name__', decoder.type)}: {exc}",

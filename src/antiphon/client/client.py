@@ -9,6 +9,7 @@ import random
 import ssl
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
+from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -118,7 +119,7 @@ class Client:
         self._ssl_context = ssl_context
         self._headers = headers
         self._url = settings.websocket_url
-        self._bindings = Bindings(self)
+        self._bindings: Bindings | None = None
         self._observers: tuple[Callable[[Observation], None], ...] = ()
         self._tasks: set[asyncio.Task[None]] = set()
         self._running: asyncio.Task[None] | None = None
@@ -168,8 +169,8 @@ class Client:
         for channel in list(self.channels.values()):
             channel.left()
         self.channels.clear()
-        self._bindings.unbind(None, None)
-        self._observers = ()
+        self.unbind()
+        self._observers, self._bindings = (), None
         tasks = [task for task in self._tasks if task is not asyncio.current_task()]
         for task in tasks:
             task.cancel()
@@ -259,7 +260,7 @@ class Client:
         policy: Policy = "pause",
     ) -> Any:
         """Like `Channel.bind`, for an event of any channel."""
-        return bind(self._bindings, event, handler, type, limit, policy)
+        return bind(self._global(), event, handler, type, limit, policy)
 
     def bind_all(
         self,
@@ -269,11 +270,12 @@ class Client:
         policy: Policy = "pause",
     ) -> Any:
         """Like `Channel.bind_all`, for all events of all channels."""
-        return bind(self._bindings, None, handler, None, limit, policy)
+        return bind(self._global(), None, handler, None, limit, policy)
 
     def unbind(self, event: str | None = None, handler: Handler | None = None) -> None:
         """Take off what `bind` and `bind_all` put on."""
-        self._bindings.unbind(event, handler)
+        if self._bindings is not None:
+            self._bindings.unbind(event, handler)
 
     def observe(self, observer: Callable[[Observation], None]) -> Callable[[], None]:
         """Call a function with everything that happens, in order.
@@ -298,7 +300,19 @@ class Client:
 
     def events(self, *, limit: int = DEFAULT_LIMIT, policy: Policy = "pause") -> Stream[Event]:
         """Events of all channels from now on."""
-        return self._bindings.stream(None, None, limit=limit, policy=policy)
+        return self._global().stream(None, None, limit=limit, policy=policy)
+
+    def _global(self) -> Bindings:
+        """The handlers for all channels: an observer like others, once there are any."""
+        if self._bindings is None:
+            bindings = self._bindings = Bindings(self)
+
+            def deliver(observation: Observation) -> None:
+                if isinstance(observation, Event):
+                    bindings.deliver(observation)
+
+            self.observe(deliver)
+        return self._bindings
 
     def _observations(self, kind: type[T]) -> Stream[T]:
         inbox: Inbox[T] = Inbox(self.valve, policy="drop_oldest")
@@ -335,10 +349,9 @@ class Client:
 
     async def _connect_once(self) -> tuple[Closed, float]:
         """One connection, from dial to end: how it ended, and how long it was open."""
-        loop = asyncio.get_running_loop()
         connection = self._connection = Connection(
             ClientProtocol(
-                loop.time(),
+                monotonic(),
                 activity_timeout=self._activity_timeout,
                 pong_timeout=self._pong_timeout,
                 handshake_timeout=2 * self._connect_timeout,
@@ -347,7 +360,7 @@ class Client:
             self._notice,
             self.valve,
         )
-        opened_at = loop.time()
+        opened_at = monotonic()
         try:
             await connection.open(
                 self._url,
@@ -355,7 +368,7 @@ class Client:
                 ssl_context=self._ssl_context if self._url.startswith("wss") else None,
                 headers=self._headers,
             )
-            opened_at = loop.time()
+            opened_at = monotonic()
             closed = await asyncio.shield(connection.closed)
         except Unreachable as exc:
             self._error = exc
@@ -366,7 +379,7 @@ class Client:
         finally:
             connection.drop()
         self._error = _error_of(closed)
-        lasted = loop.time() - opened_at if closed.opened else 0.0
+        lasted = monotonic() - opened_at if closed.opened else 0.0
         if closed.opened and not closed.clean:
             self._activity_timeout = adapted_activity_timeout(
                 connection.protocol.activity_timeout, lasted
@@ -453,8 +466,6 @@ class Client:
         channel = self.channels.get(event.channel)  # type: ignore[arg-type]  # None is in no dict
         if channel is not None:
             channel.deliver(event)
-        if self._bindings:
-            self._bindings.deliver(event)
         if self._observers:
             self._tell(event)
 

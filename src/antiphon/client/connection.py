@@ -6,6 +6,7 @@ import asyncio
 import logging
 import ssl
 from collections.abc import Callable, Mapping
+from time import monotonic
 from typing import Final
 
 from antiphon.protocol.client import ClientProtocol, Received
@@ -47,7 +48,6 @@ class Connection:
         self._deliver = deliver
         self._notify = notify
         self._valve = valve
-        self._time = loop.time
         self._link: Link | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._trace = log_frames.isEnabledFor(logging.DEBUG)
@@ -115,7 +115,7 @@ class Connection:
         """A text message has arrived."""
         if self._trace:
             log_frames.debug("< %s", bytes(payload[:_EXCERPT]).decode("utf-8", "replace"))
-        event = self._receive_message(payload, self._time())
+        event = self._receive_message(payload, monotonic())
         if type(event) is Event:
             self._deliver(event)
         else:
@@ -123,11 +123,11 @@ class Connection:
 
     def received_binary(self) -> None:
         """A binary message has arrived."""
-        self._handle(self.protocol.receive_binary(self._time()))
+        self._handle(self.protocol.receive_binary(monotonic()))
 
     def alive(self) -> None:
         """A WebSocket ping or pong has arrived."""
-        self.protocol.receive_activity(self._time())
+        self.protocol.receive_activity(monotonic())
 
     def disconnected(self, code: int | None, reason: str) -> None:
         """The socket is closed."""
@@ -141,13 +141,14 @@ class Connection:
     def _arm(self) -> None:
         due = self.protocol.next_timer()
         if due is not None and self._link is not None:
-            self._timer = asyncio.get_running_loop().call_at(due, self._tick)
+            delay = max(0.0, due - monotonic())
+            self._timer = asyncio.get_running_loop().call_later(delay, self._tick)
 
     def _tick(self) -> None:
         if not self._valve.is_open:
             # Nothing is heard because nothing is read: that is not the peer's silence.
-            self.protocol.receive_activity(self._time())
-        self._handle(self.protocol.handle_timer(self._time()))
+            self.protocol.receive_activity(monotonic())
+        self._handle(self.protocol.handle_timer(monotonic()))
         self._arm()
 
     def _handle(self, event: Received | None) -> None:

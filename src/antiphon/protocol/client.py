@@ -50,6 +50,9 @@ class State(Enum):
     CLOSED = "closed"
 
 
+_OPEN: Final = State.OPEN  # hot path: no look-up in the enum
+
+
 class ClientProtocol:
     """The client's half of one connection.
 
@@ -93,25 +96,29 @@ class ClientProtocol:
         Returns:
             What it means, or None for what the machine deals with itself, such as a ping.
         """
+        self._last_heard = now
+        if self.state is not _OPEN or len(payload) > self._max_message_size:
+            return self._receive_early_or_large(payload)
+        try:
+            event = decode_event(payload)
+        except MalformedFrame as exc:
+            return exc
+        self._last_error = None
+        handler = _HANDLERS.get(event.name)
+        return event if handler is None else handler(self, event)
+
+    def _receive_early_or_large(self, payload: str | bytes | memoryview) -> Received | None:
         if self.state is State.CLOSED:
             return None
-        self._last_heard = now
         if len(payload) > self._max_message_size:
             return MalformedFrame(
                 f"A frame of {len(payload)} bytes was dropped;"
                 f" {self._max_message_size} are allowed."
             )
         try:
-            event = decode_event(payload)
+            return self._handshake(decode_event(payload))
         except MalformedFrame as exc:
-            if self.state is State.HANDSHAKE:
-                return self._close(Action.BACK_OFF, None, f"This is no Pusher server: {exc}")
-            return exc
-        if self.state is State.HANDSHAKE:
-            return self._handshake(event)
-        self._last_error = None
-        handler = _HANDLERS.get(event.name)
-        return event if handler is None else handler(self, event)
+            return self._close(Action.BACK_OFF, None, f"This is no Pusher server: {exc}")
 
     def receive_binary(self, now: float) -> Received | None:
         """Take note of a binary message; the protocol has none."""
