@@ -1,0 +1,61 @@
+"""The servers that are measured, each in a process of its own: prints its port.
+
+`python -m benchmarks.server_process antiphon` is ours; `bare` upgrades every connection and then,
+told how often by a POST, writes the same frame to all of them with plain `transport.write`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import cast
+
+import uvloop
+
+from antiphon.server import Server
+from antiphon.server.transport import text_frame
+from antiphon.settings import App
+
+from .loader import CHANNEL, FRAME
+
+APP = App(id="bench", key="bench-key", secret="bench-secret", max_presence_members=100_000)
+
+
+async def antiphon() -> None:
+    async with Server(APP) as server:
+        print(server.port, flush=True)
+        await asyncio.sleep(600)
+
+
+class Bare(asyncio.Protocol):
+    everyone: set[asyncio.Transport]
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.everyone.discard(self.transport)
+
+    def data_received(self, data: bytes) -> None:
+        if data.startswith(b"GET"):
+            self.transport.write(b"HTTP/1.1 101 -\r\n\r\nconnection_established")
+        elif data.startswith(b"POST"):
+            frame = text_frame(FRAME)
+            for transport in self.everyone:
+                transport.write(frame)
+            self.transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+        elif data.startswith(b"\x81"):
+            self.everyone.add(self.transport)
+            self.transport.write(b"subscription_succeeded " + CHANNEL.encode())
+
+
+async def bare() -> None:
+    Bare.everyone = set()
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(Bare, "127.0.0.1", 0, backlog=2048)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await asyncio.sleep(600)
+
+
+if __name__ == "__main__":
+    uvloop.run({"antiphon": antiphon, "bare": bare}[sys.argv[1]]())
