@@ -14,6 +14,7 @@ import msgspec
 from litestar import Litestar, Request, Response, get, post
 from litestar.di import NamedDependency, Provide
 from litestar.exceptions import HTTPException
+from litestar.params import FromPath
 
 from antiphon.errors import InvalidName
 from antiphon.protocol.channels import Access, access_of, check_channel_name, check_event_name
@@ -39,7 +40,7 @@ def create_api(hubs: Mapping[str, Hub], path: str) -> Litestar:
         path: Prefix of all routes; signatures leave it out.
     """
 
-    async def authenticated_hub(request: Request[Any, Any, Any], app_id: str) -> Hub:
+    async def authenticated_hub(request: Request[Any, Any, Any], app_id: FromPath[str]) -> Hub:
         hub = hubs.get(app_id)
         if hub is None:
             raise HTTPException(f"There is no application with id {app_id!r}", status_code=404)
@@ -178,14 +179,14 @@ async def channels(request: Request[Any, Any, Any], hub: NamedDependency[Hub]) -
 
 @get("/apps/{app_id:str}/channels/{name:str}")
 async def channel(
-    request: Request[Any, Any, Any], hub: NamedDependency[Hub], name: str
+    request: Request[Any, Any, Any], hub: NamedDependency[Hub], name: FromPath[str]
 ) -> dict[str, Any]:
     """Whether one channel is occupied, and what else was asked."""
     return {"occupied": name in hub.channels, **_info(hub, name, _query(request, "info"))}
 
 
 @get("/apps/{app_id:str}/channels/{name:str}/users")
-async def channel_users(hub: NamedDependency[Hub], name: str) -> dict[str, Any]:
+async def channel_users(hub: NamedDependency[Hub], name: FromPath[str]) -> dict[str, Any]:
     """The users in one presence channel."""
     if access_of(name) is not Access.PRESENCE:
         raise HTTPException("Only presence channels know their users", status_code=400)
