@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload
 
-from antiphon.errors import ClientClosed, InvalidName, SubscriptionFailed
+from antiphon.errors import ClientClosed, ConnectionFailed, InvalidName, SubscriptionFailed
 from antiphon.protocol.channels import (
     Access,
     access_of,
@@ -43,6 +43,9 @@ class ChannelState(StrEnum):
 
 class ChannelHost(Host, Protocol):
     """What a channel needs of its client."""
+
+    ended: ConnectionFailed | None
+    """Why no connection will come; None while one is there or may come."""
 
     def leave(self, channel: Channel) -> None:
         """Give back one hold on a channel."""
@@ -221,9 +224,12 @@ class Channel:
 
         Raises:
             SubscriptionFailed: The authorizer or the server refused.
-            ClientClosed: The channel was left, or the client ended.
+            ConnectionFailed: The client has given up, or was closed.
+            ClientClosed: The channel was left.
             TimeoutError: There was no answer in time.
         """
+        if self.state is ChannelState.PENDING and self._host.ended is not None:
+            raise self._host.ended
         if self.state is ChannelState.PENDING:
             waiter = asyncio.get_running_loop().create_future()
             self._waiters.add(waiter)
@@ -291,6 +297,12 @@ class Channel:
     def lost(self) -> None:
         """The connection is gone; the next one joins again."""
         self.move(ChannelState.PENDING)
+
+    def give_up(self, error: ConnectionFailed) -> None:
+        """No connection will come: let go who waits."""
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_exception(error)
 
     def left(self) -> None:
         """The program has given its last hold back."""

@@ -21,31 +21,24 @@ from antiphon.errors import (
     HandlerFailed,
     Refused,
     ServerReportedError,
-    SubscriptionFailed,
     Unreachable,
 )
 from antiphon.protocol.backoff import Backoff
-from antiphon.protocol.channels import check_channel_name, needs_authorization
 from antiphon.protocol.client import ClientProtocol, Received, adapted_activity_timeout
 from antiphon.protocol.closing import Action
 from antiphon.protocol.events import (
-    CacheMissed,
     Closed,
     Connected,
-    MemberAdded,
-    MemberRemoved,
-    SubscriptionCounted,
-    SubscriptionSucceeded,
 )
 from antiphon.protocol.frames import Event
-from antiphon.protocol.presence import Member, parse_channel_data
 
 from .authorizer import Authorizer, HttpAuthorizer, TokenSource
 from .bindings import Bindings, Handler
-from .channel import Channel, ChannelState, PresenceChannel, bind, make_channel
+from .channel import Channel, bind
 from .connection import Connection
 from .flow import DEFAULT_LIMIT, Inbox, Policy, Stream, Valve
-from .states import ConnectingIn, ConnectionState, Observation, StateChange, Subscribed
+from .states import ConnectingIn, ConnectionState, Observation, StateChange
+from .subscriptions import Subscriptions
 
 if TYPE_CHECKING:
     from antiphon.settings import Settings
@@ -58,7 +51,6 @@ log = logging.getLogger("antiphon.connection")
 log_channel = logging.getLogger("antiphon.channel")
 
 UNAVAILABLE_AFTER = 10.0
-AUTHORIZATIONS_AT_ONCE = 16
 
 
 class Client:
@@ -103,13 +95,13 @@ class Client:
     ) -> None:
         self.settings = settings
         self.state = ConnectionState.INITIALIZED
-        self.channels: dict[str, Channel] = {}
         self.history: deque[Event] = deque(maxlen=history)
         self.valve = Valve()
         if authorizer is None and settings.auth_url:
             authorizer = HttpAuthorizer(settings.auth_url, token=token)
         self._authorizer = authorizer
-        self._authorizing = asyncio.Semaphore(AUTHORIZATIONS_AT_ONCE)
+        self._subscriptions = Subscriptions(self, authorizer)
+        self.channels = self._subscriptions.channels
         self._activity_timeout = activity_timeout
         self._pong_timeout = pong_timeout
         self._connect_timeout = connect_timeout
@@ -146,6 +138,7 @@ class Client:
         """
         if self._running is None or self._running.done():
             self._error = None
+            self._subscriptions.ended = None
             self._backoff.reset()
             self._running = asyncio.create_task(self._run(), name="antiphon client")
         if self.state is not ConnectionState.CONNECTED:
@@ -166,9 +159,7 @@ class Client:
     async def close(self) -> None:
         """Disconnect and let go of everything: channels, handlers, streams, the authorizer."""
         await self.disconnect()
-        for channel in list(self.channels.values()):
-            channel.left()
-        self.channels.clear()
+        self._subscriptions.close()
         self.unbind()
         self._observers, self._bindings = (), None
         tasks = [task for task in self._tasks if task is not asyncio.current_task()]
@@ -222,20 +213,7 @@ class Client:
             InvalidName: No channel can have this name.
             SubscriptionFailed: It needs a signature, and there is no authorizer.
         """
-        channel = self.channels.get(name)
-        if channel is not None:
-            channel.holds += 1
-            return channel
-        check_channel_name(name)
-        if needs_authorization(name) and self._authorizer is None:
-            raise SubscriptionFailed(
-                f"{name} needs a signature: give the client an authorizer, or settings an api_url.",
-                channel=name,
-            )
-        channel = self.channels[name] = make_channel(name, self)
-        if self.state is ConnectionState.CONNECTED and self._connection is not None:
-            self._subscribe(channel, self._connection)
-        return channel
+        return self._subscriptions.subscribe(name)
 
     def channel(self, name: str) -> Channel | None:
         """A channel that is held, or None."""
@@ -345,6 +323,7 @@ class Client:
             self._fail(ConnectionFailed(f"An error in antiphon itself: {exc!r}"))
         finally:
             self._connection = None
+            self._subscriptions.lost()
             self._stop_watching_availability()
 
     async def _connect_once(self) -> tuple[Closed, float]:
@@ -356,7 +335,7 @@ class Client:
                 pong_timeout=self._pong_timeout,
                 handshake_timeout=2 * self._connect_timeout,
             ),
-            self._receive,
+            self.receive,
             self._notice,
             self.valve,
         )
@@ -388,7 +367,7 @@ class Client:
 
     async def _pause(self, delay: float) -> None:
         """Wait for the next attempt, or for `retry_now()`."""
-        self._tell(ConnectingIn(delay, self._backoff.attempts, self._backoff.max_attempts))
+        self.tell(ConnectingIn(delay, self._backoff.attempts, self._backoff.max_attempts))
         log.info("dialling again in %.1f s (attempt %d)", delay, self._backoff.attempts)
         self._hurry.clear()
         with contextlib.suppress(TimeoutError):
@@ -397,8 +376,7 @@ class Client:
     def _lost(self, error: ConnectionFailed) -> None:
         """The connection has ended, or did not come about; another attempt follows."""
         self.report(error)
-        for channel in self.channels.values():
-            channel.lost()
+        self._subscriptions.lost()
         if self.state is ConnectionState.CONNECTED:
             self._move(ConnectionState.CONNECTING, error)
             self._watch_availability()
@@ -406,8 +384,6 @@ class Client:
     def _fail(self, error: ConnectionFailed) -> None:
         """Give up."""
         self._error = error
-        for channel in self.channels.values():
-            channel.lost()
         self.report(error)
         self._move(ConnectionState.FAILED, error)
         self._settle(error)
@@ -434,10 +410,12 @@ class Client:
             return
         previous, self.state = self.state, state
         log.info("%s -> %s", previous, state)
-        self._tell(StateChange(previous, state, error))
+        self.tell(StateChange(previous, state, error))
 
     def _settle(self, error: ConnectionFailed | None) -> None:
-        """Let go who waits in `connect()`."""
+        """Let go who waits in `connect()`, and, if all is over, who waits for a channel."""
+        if error is not None:
+            self._subscriptions.end(error)
         settled, self._settled = self._settled, None
         if settled is None or settled.done():
             return
@@ -460,36 +438,21 @@ class Client:
 
     # What arrives
 
-    def _receive(self, event: Event) -> None:
+    def receive(self, event: Event) -> None:
         """Take an event of a channel: the hot path."""
         self.history.append(event)
         channel = self.channels.get(event.channel)  # type: ignore[arg-type]  # None is in no dict
         if channel is not None:
             channel.deliver(event)
         if self._observers:
-            self._tell(event)
+            self.tell(event)
 
     def _notice(self, event: Received) -> None:
-        """Take what the protocol says."""
-        match event:
-            case Connected():
-                self._connected(event)
-            case SubscriptionSucceeded(channel, members):
-                self._joined(channel, members)
-            case SubscriptionFailed():
-                self._refused(event)
-            case MemberAdded(channel, member):
-                self._member_added(channel, member)
-            case MemberRemoved(channel, user_id):
-                self._member_removed(channel, user_id)
-            case SubscriptionCounted(channel, count):
-                self._counted(channel, count)
-            case CacheMissed(channel):
-                self._surface("pusher:cache_miss", channel, None)
-            case AntiphonError():
-                self.report(event)
-            case _:
-                pass  # Closed is the reconnect loop's; sign-in is not asked for
+        """Take what the protocol says; `Closed` is the reconnect loop's."""
+        if isinstance(event, Connected):
+            self._connected(event)
+        elif not self._subscriptions.notice(event) and isinstance(event, AntiphonError):
+            self.report(event)
 
     def _connected(self, event: Connected) -> None:
         self._stop_watching_availability()
@@ -497,111 +460,9 @@ class Client:
         self._move(ConnectionState.CONNECTED)
         self._settle(None)
         if self._connection is not None:
-            for channel in list(self.channels.values()):
-                self._subscribe(channel, self._connection)
+            self._subscriptions.opened(self._connection)
 
-    def _surface(self, name: str, channel: str, data: Any) -> None:
-        """Deliver something of the protocol's as the event pusher-js makes of it."""
-        self._receive(Event(name=name, channel=channel, raw=data))
-
-    # Subscriptions
-
-    def _subscribe(self, channel: Channel, connection: Connection) -> None:
-        channel.move(ChannelState.PENDING)
-        if not needs_authorization(channel.name):
-            connection.subscribe(channel.name, None, None)
-            return
-        self.spawn(self._authorize(channel, connection), f"antiphon authorize {channel.name}")
-
-    async def _authorize(self, channel: Channel, connection: Connection) -> None:
-        """Get a signature for this connection, and subscribe with it."""
-        socket_id = connection.protocol.socket_id
-        assert self._authorizer is not None
-        assert socket_id is not None
-        try:
-            async with self._authorizing:
-                if self._is_current(channel, connection):
-                    answer = await self._authorizer.authorize(channel.name, socket_id)
-        except SubscriptionFailed as exc:
-            error = exc
-        except Exception as exc:
-            error = SubscriptionFailed(
-                f"The authorizer failed for {channel.name}: {type(exc).__name__}: {exc}",
-                channel=channel.name,
-            )
-            error.__cause__ = exc
-        else:
-            # A signature is good for one socket, and the program may have left meanwhile.
-            if self._is_current(channel, connection):
-                if isinstance(channel, PresenceChannel):
-                    me = parse_channel_data(answer.channel_data or "")
-                    channel.members.my_id = None if me is None else me.id
-                connection.subscribe(channel.name, answer.auth, answer.channel_data)
-            return
-        if self._is_current(channel, connection):
-            self._refused(error)
-
-    def _is_current(self, channel: Channel, connection: Connection) -> bool:
-        return (
-            self.channels.get(channel.name) is channel
-            and self._connection is connection
-            and not connection.closed.done()
-        )
-
-    def _joined(self, name: str, members: dict[str, Member]) -> None:
-        channel = self.channels.get(name)
-        if channel is None:
-            return  # left while the answer was on its way
-        channel.joined(members)
-        log_channel.info("subscribed to %s", name)
-        self._tell(Subscribed(name))
-        data = {"count": len(members), "ids": list(members)} if members else None
-        self._surface("pusher:subscription_succeeded", name, data)
-
-    def _refused(self, error: SubscriptionFailed) -> None:
-        channel = self.channels.get(error.channel)
-        if channel is None:
-            return
-        channel.move(ChannelState.FAILED, error)
-        self.report(error)
-        data = {"type": type(error).__name__, "error": str(error), "status": error.code}
-        self._surface("pusher:subscription_error", error.channel, data)
-
-    def _member_added(self, name: str, member: Member) -> None:
-        channel = self.channels.get(name)
-        if isinstance(channel, PresenceChannel):
-            channel.members.add(member)
-        self._surface("pusher:member_added", name, {"id": member.id, "info": member.info})
-
-    def _member_removed(self, name: str, user_id: str) -> None:
-        channel = self.channels.get(name)
-        member = channel.members.remove(user_id) if isinstance(channel, PresenceChannel) else None
-        info = None if member is None else member.info
-        self._surface("pusher:member_removed", name, {"id": user_id, "info": info})
-
-    def _counted(self, name: str, count: int) -> None:
-        channel = self.channels.get(name)
-        if channel is not None:
-            channel.subscription_count = count
-        self._surface("pusher:subscription_count", name, {"subscription_count": count})
-
-    # What channels and bindings ask of their client
-
-    def leave(self, channel: Channel) -> None:
-        """Give back one hold on a channel; with the last one it is left."""
-        channel.holds -= 1
-        if channel.holds > 0 or self.channels.get(channel.name) is not channel:
-            return
-        del self.channels[channel.name]
-        asked = channel.state in (ChannelState.SUBSCRIBED, ChannelState.PENDING)
-        channel.left()
-        if asked and self.state is ConnectionState.CONNECTED and self._connection is not None:
-            self._connection.unsubscribe(channel.name)
-
-    def trigger(self, channel: Channel, event: str, data: Any) -> None:
-        """Send a client event on the present connection."""
-        if self._connection is not None:
-            self._connection.trigger(channel.name, event, data)
+    # What subscriptions and handlers ask of their client
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> Callable[[], None]:
         """Run a task that ends with the client; what is returned ends it earlier."""
@@ -621,9 +482,10 @@ class Client:
         # Only a handler's error needs its traceback: the others say all there is.
         cause = error.__cause__ if isinstance(error, HandlerFailed) else None
         log.log(level, "%s: %s", type(error).__name__, error, exc_info=cause)
-        self._tell(error)
+        self.tell(error)
 
-    def _tell(self, observation: Observation) -> None:
+    def tell(self, observation: Observation) -> None:
+        """Tell whoever observes."""
         for observer in self._observers:
             try:
                 observer(observation)

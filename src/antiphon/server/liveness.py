@@ -9,21 +9,31 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
-if TYPE_CHECKING:
-    from .session import Session
-
-__all__ = ["Liveness"]
+__all__ = ["Liveness", "Watched"]
 
 _TICK: Final = 1.0
+
+
+class Watched(Protocol):
+    """A connection, as the sweep needs it."""
+
+    due: int
+    """The second in which it is looked at next; the sweep's own note."""
+
+    def next_timer(self) -> float:
+        """When it must be looked at."""
+
+    def tick(self, now: float) -> bool:
+        """Ping or give up a silent client; whether it is still connected."""
 
 
 class Liveness:
     """Looks at every connection when its protocol's timer is due."""
 
     def __init__(self) -> None:
-        self._buckets: dict[int, set[Session]] = {}
+        self._buckets: dict[int, set[Watched]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._swept = math.floor(time.monotonic())
 
@@ -37,12 +47,12 @@ class Liveness:
             self._timer.cancel()
             self._timer = None
 
-    def add(self, session: Session) -> None:
+    def add(self, session: Watched) -> None:
         """Look after a connection."""
-        session.due = max(math.ceil(session.protocol.next_timer()), self._swept + 1)
+        session.due = max(math.ceil(session.next_timer()), self._swept + 1)
         self._buckets.setdefault(session.due, set()).add(session)
 
-    def remove(self, session: Session) -> None:
+    def remove(self, session: Watched) -> None:
         """Forget a connection; one that is not known is ignored."""
         bucket = self._buckets.get(session.due)
         if bucket is not None:

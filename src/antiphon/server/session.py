@@ -35,7 +35,6 @@ class Session:
 
     def __init__(self, link: Link, hub: Hub, liveness: Liveness, socket_id: str) -> None:
         self.protocol = ServerProtocol(hub.app, socket_id, time.monotonic())
-        # The tick in which the liveness sweep looks at this session next.
         self.due = 0
         self._link = link
         self._hub = hub
@@ -82,6 +81,10 @@ class Session:
         self._leave()
 
     # What the liveness sweep calls
+
+    def next_timer(self) -> float:
+        """When this client must be looked at."""
+        return self.protocol.next_timer()
 
     def tick(self, now: float) -> bool:
         """Ping or give up a silent client; whether it is still connected."""
