@@ -85,7 +85,8 @@ class ClientProtocol:
         self._outgoing: list[bytes] = []
         # Subscribes without an answer yet, oldest first: servers answer them in order.
         self._pending: dict[str, None] = {}
-        # The last frame, if it was an error: servers that cannot close with a code say it so.
+        # The last frame, if it was an error that says when to come back: servers that cannot
+        # close with a code say it so.
         self._last_error: int | None = None
 
     # Coming in
@@ -159,7 +160,7 @@ class ClientProtocol:
             return None
         if self.state is State.HANDSHAKE:
             return self._handshake_deadline
-        if self._pinged_at is not None and self._last_heard <= self._pinged_at:
+        if self._pinged_at is not None and self._last_heard < self._pinged_at:
             return self._pinged_at + self._pong_timeout
         return self._last_heard + self.activity_timeout
 
@@ -171,7 +172,7 @@ class ClientProtocol:
         if self.state is State.HANDSHAKE:
             reason = "The server did not say pusher:connection_established in time."
             return self._close(Action.BACK_OFF, None, reason)
-        waiting = self._pinged_at is not None and self._last_heard <= self._pinged_at
+        waiting = self._pinged_at is not None and self._last_heard < self._pinged_at
         # After a machine has slept, a ping would only prove what the silence already does.
         slept = now - self._last_heard >= self.activity_timeout + self._pong_timeout
         if waiting or slept:
@@ -233,8 +234,8 @@ class ClientProtocol:
         if not isinstance(socket_id, str) or not socket_id:
             return self._close(Action.BACK_OFF, None, "The server gave no socket_id.")
         # pusher-js fails without it; a missing number costs us nothing.
-        if isinstance(timeout, int | float) and timeout > 0:
-            self.activity_timeout = min(self.activity_timeout, float(timeout))
+        if isinstance(timeout, int | float) and 0 < timeout < self.activity_timeout:
+            self.activity_timeout = float(timeout)
         self.state = State.OPEN
         self.socket_id = socket_id
         return Connected(socket_id, self.activity_timeout)
@@ -249,26 +250,34 @@ class ClientProtocol:
 
     def _on_error(self, event: Event) -> Received:
         code, message = _error(event)
-        self._last_error = code
-        if code == Code.UNAUTHORIZED:
-            return self._unauthorized(message)
-        if code is not None and action_for(code) in (Action.STOP, Action.USE_TLS) and code < 4100:
+        channel = self._meant_by(code, message)
+        if channel is not None:
+            return self._refused(channel, message, code)
+        if code is not None and 4000 <= code < 4100 and code != Code.UNAUTHORIZED:
             return self._close(action_for(code), code, message)
+        if code is not None and 4100 <= code < 4300:
+            self._last_error = code
         return ServerReportedError(f"The server reports: {message}", code=code)
 
-    def _unauthorized(self, message: str) -> Received:
-        # Reverb names no channel when it refuses a signature. It answers subscribes in order,
-        # so it means the oldest that has a signature and no answer (PROTOCOL §1.3, §1.10).
-        channel = next((name for name in self._pending if needs_authorization(name)), None)
-        if channel is None or "not a member" in message:
-            return ServerReportedError(f"The server reports: {message}", code=Code.UNAUTHORIZED)
-        self._last_error = None
-        return self._refused(channel, message, Code.UNAUTHORIZED)
+    def _meant_by(self, code: int | None, message: str) -> str | None:
+        """The subscribe that an error without a channel answers, as Reverb's do, or None.
+
+        Reverb answers in order, so it is the oldest without an answer that can be meant: with
+        4009 "Connection is unauthorized" one that is signed, with 4200 "Invalid message format"
+        one whose `channel_data` it dislikes. The same codes in other words are about client
+        events or a sign-in (PROTOCOL §1.3, §1.10).
+        """
+        words = message.lower()
+        if code == Code.UNAUTHORIZED and "unauthorized" in words:
+            return next((name for name in self._pending if needs_authorization(name)), None)
+        if code == Code.RECONNECT and "invalid message" in words:
+            return next((name for name in self._pending if name.startswith("presence-")), None)
+        return None
 
     def _on_subscription_succeeded(self, event: Event) -> Received:
         if event.channel is None:
             return event
-        self._pending.pop(event.channel, None)
+        self._answered(event.channel)
         members = parse_members(event.raw) if event.channel.startswith("presence-") else {}
         return SubscriptionSucceeded(event.channel, members)
 
@@ -282,10 +291,17 @@ class ClientProtocol:
         return self._refused(event.channel, message, status if isinstance(status, int) else None)
 
     def _refused(self, channel: str, message: str, code: int | None) -> SubscriptionFailed:
-        self._pending.pop(channel, None)
+        self._answered(channel)
         return SubscriptionFailed(
-            f"The server refused {channel}: {message}.", channel=channel, code=code
+            f"The server refused {channel}: {message.rstrip('.')}.", channel=channel, code=code
         )
+
+    def _answered(self, channel: str) -> None:
+        """A subscribe has its answer, and so have all before it: some servers leave one out."""
+        if channel in self._pending:
+            while next(iter(self._pending)) != channel:
+                del self._pending[next(iter(self._pending))]
+            del self._pending[channel]
 
     def _on_subscription_count(self, event: Event) -> Received:
         data = event.data
@@ -313,9 +329,10 @@ class ClientProtocol:
         data = event.data
         # `user_data` is JSON in a string, inside `data`, which is JSON in a string.
         user = Event(name="", raw=data.get("user_data") if isinstance(data, dict) else None).data
-        if not isinstance(user, dict) or "id" not in user:
+        id_ = user.get("id") if isinstance(user, dict) else None
+        if not isinstance(id_, str | int) or id_ == "":
             return event
-        return SignedIn(str(user["id"]), user)
+        return SignedIn(str(id_), user)
 
     def _on_watchlist(self, event: Event) -> Received:
         data = event.data
@@ -375,7 +392,8 @@ def _error(event: Event) -> tuple[int | None, str]:
     if not isinstance(data, dict):
         return None, str(data) if data else "an error without a reason"
     code = data.get("code")
-    if isinstance(code, str) and code.isascii() and code.isdigit():
+    if isinstance(code, str) and len(code) == 4 and code.isascii() and code.isdigit():
         code = int(code)
-    number = code if isinstance(code, int) and not isinstance(code, bool) else None
-    return number, str(data.get("message") or "an error without a reason")
+    # Nothing above fits into a close frame, and a number of a million digits cannot be printed.
+    known = isinstance(code, int) and not isinstance(code, bool) and 0 <= code <= 0xFFFF
+    return code if known else None, str(data.get("message") or "an error without a reason")

@@ -136,14 +136,18 @@ def decode_data_as(raw: Any, decoder: msgspec.json.Decoder[T]) -> T:
     Raises:
         msgspec.ValidationError: It does not fit the type.
     """
-    if isinstance(raw, str):
+    if not isinstance(raw, str):
+        return msgspec.convert(raw, decoder.type)
+    try:
+        return decoder.decode(raw)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as exc:
+        # A plain string, then: "5 minutes" is one, and so is "42" where text is asked for.
         try:
-            return decoder.decode(raw)
+            return msgspec.convert(raw, decoder.type)
         except msgspec.ValidationError:
+            if isinstance(exc, msgspec.ValidationError):
+                raise exc from None  # it is JSON, and says better where it does not fit
             raise
-        except (msgspec.DecodeError, UnicodeError, RecursionError):
-            pass  # a plain string, then
-    return msgspec.convert(raw, decoder.type)
 
 
 def encode(

@@ -143,7 +143,7 @@ class ServerProtocol:
             case "pusher:signin":
                 return self._sign_in(frame)
             case event if event.startswith("client-"):
-                return self._client_event(frame, len(text), now)
+                return self._client_event(frame, now)
             case event:
                 return _error(Code.RECONNECT, f"Unknown event {event[:80]!r}")
 
@@ -155,7 +155,7 @@ class ServerProtocol:
 
     def next_timer(self) -> float:
         """When `handle_timer` must be called at the latest."""
-        if self._pinged_at is not None and self._last_heard <= self._pinged_at:
+        if self._pinged_at is not None and self._last_heard < self._pinged_at:
             return self._pinged_at + PONG_TIMEOUT
         return self._last_heard + self.app.activity_timeout
 
@@ -163,7 +163,7 @@ class ServerProtocol:
         """Ping who has been silent, close who stays so; calling it too early does nothing."""
         if now < self.next_timer():
             return None
-        if self._pinged_at is not None and self._last_heard <= self._pinged_at:
+        if self._pinged_at is not None and self._last_heard < self._pinged_at:
             return Close(Code.NO_PONG, "Pong reply not received in time")
         self._pinged_at = now
         return Reply(_PING)
@@ -255,8 +255,8 @@ class ServerProtocol:
 
     # Client events
 
-    def _client_event(self, frame: ClientFrame, size: int, now: float) -> Outcome | None:
-        refusal = self._client_event_refusal(frame, size)
+    def _client_event(self, frame: ClientFrame, now: float) -> Outcome | None:
+        refusal = self._client_event_refusal(frame)
         if refusal is not None:
             return _error(Code.CLIENT_EVENT_REJECTED, refusal)
         if self._over_rate(now):
@@ -270,7 +270,7 @@ class ServerProtocol:
         data = frame.data if bytes(frame.data) else None
         return Relay(channel, encode(frame.event, data, channel, user_id))
 
-    def _client_event_refusal(self, frame: ClientFrame, size: int) -> str | None:
+    def _client_event_refusal(self, frame: ClientFrame) -> str | None:
         """Why a client event is not passed on, or None."""
         app, channel = self.app, frame.channel
         if not app.client_events:
@@ -279,8 +279,7 @@ class ServerProtocol:
             return "The client is not a member of the specified channel"
         if not takes_client_events(channel):
             return "Client events go through private and presence channels only"
-        # The name and channel count too, as they are sent on; a byte more or less is no matter.
-        if size > app.max_event_size and len(bytes(frame.data)) > app.max_event_size:
+        if len(bytes(frame.data)) > app.max_event_size:
             return f"A client event's data may have {app.max_event_size} bytes"
         try:
             check_event_name(frame.event)

@@ -128,10 +128,11 @@ def verify_request(
     if given.get("auth_version") != "1.0":
         raise RequestSignatureInvalid("auth_version must be 1.0")
     try:
-        age = now - int(given.get("auth_timestamp", ""))
+        timestamp = int(given.get("auth_timestamp", ""))
     except ValueError:
         raise RequestSignatureInvalid("auth_timestamp must be seconds since the epoch") from None
-    if abs(age) > HTTP_WINDOW:
+    # Compared, not subtracted: a stranger's number may be too large for a float.
+    if not now - HTTP_WINDOW <= timestamp <= now + HTTP_WINDOW:
         raise RequestSignatureInvalid(
             f"auth_timestamp is more than {HTTP_WINDOW} seconds from the server's time;"
             " check both clocks"
