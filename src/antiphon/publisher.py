@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -23,6 +24,7 @@ __all__ = ["BatchEvent", "Publisher"]
 
 MAX_CHANNELS: Final = 100
 MAX_BATCH: Final = 10
+_SIGNATURE: Final = re.compile(r"[0-9a-f]{64}")
 
 
 class BatchEvent(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,8 +95,7 @@ class Publisher:
             body["socket_id"] = socket_id
         if info:
             body["info"] = ",".join(info)
-        answer = await self._request("POST", "events", body=body)
-        return dict(answer.get("channels") or {})
+        return _channels(await self._request("POST", "events", body=body))
 
     async def trigger_batch(self, events: Sequence[BatchEvent]) -> None:
         """Publish up to 10 events in one request, in order.
@@ -119,9 +120,7 @@ class Publisher:
             PublishFailed: The server refused or could not be reached.
         """
         query = {"filter_by_prefix": prefix} if prefix else {}
-        answer = await self._request("GET", "channels", query=_with_info(query, info))
-        # Reverb answers an empty list where no channel matches (PROTOCOL §1.10).
-        return dict(answer.get("channels") or {})
+        return _channels(await self._request("GET", "channels", query=_with_info(query, info)))
 
     async def channel(self, name: str, *, info: Sequence[str] = ()) -> dict[str, Any]:
         """Whether a channel is `occupied`, and the attributes asked for.
@@ -139,7 +138,10 @@ class Publisher:
             PublishFailed: The server refused or could not be reached.
         """
         answer = await self._request("GET", f"channels/{quote(channel, safe='')}/users")
-        return [str(user["id"]) for user in answer.get("users", [])]
+        users = answer.get("users", [])
+        if not isinstance(users, list) or not all(isinstance(u, dict) and "id" in u for u in users):
+            raise PublishFailed("The server's answer names no users; is this a Pusher server?")
+        return [str(user["id"]) for user in users]
 
     async def close(self) -> None:
         """Close the pooled connections; a later call opens new ones."""
@@ -203,7 +205,8 @@ class Publisher:
 
 def _answer(status: int, raw: bytes, url: str) -> dict[str, Any]:
     """The decoded body of an accepted request."""
-    text = raw[:300].decode("utf-8", "replace").strip()
+    # Some servers repeat the request in their answer, and with it the signature.
+    text = _SIGNATURE.sub("…", raw[:300].decode("utf-8", "replace").strip())
     if status not in (200, 202):
         hint = {
             401: "check app_key, app_secret and this machine's clock",
@@ -226,6 +229,14 @@ def _answer(status: int, raw: bytes, url: str) -> dict[str, Any]:
     if isinstance(code, int) and code >= 400:
         raise PublishFailed(f"{url} refused: {answer.get('error', text)}.", code=code)
     return answer
+
+
+def _channels(answer: dict[str, Any]) -> dict[str, Any]:
+    # Reverb answers an empty list where no channel matches (PROTOCOL §1.10).
+    channels = answer.get("channels") or {}
+    if not isinstance(channels, dict):
+        raise PublishFailed("The server's answer names no channels; is this a Pusher server?")
+    return channels
 
 
 def _text(data: Any) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlsplit
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["App", "Settings"]
 
 PROTOCOL: Final = 7
+_REFERENCE: Final = re.compile(r"\$\{(\w+)\}")
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,14 +53,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             raise SettingsError("No application key: give app_key, or set REVERB_APP_KEY.")
         if self.scheme not in ("http", "https"):
             raise SettingsError(f"The scheme is http or https, not {self.scheme!r}.")
-        if not self.host or any(c in self.host for c in "/?#@ "):
-            raise SettingsError(f"{self.host!r} is no host name: give it without scheme and path.")
+        msgspec.structs.force_setattr(self, "host", _clean_host(self.host))
         if not 0 <= self.port <= 65535:
             raise SettingsError(f"The port lies between 1 and 65535, {self.port} does not.")
-        if self.api_url and urlsplit(self.api_url).scheme not in ("http", "https"):
+        if self.api_url and not _is_address(self.api_url):
             raise SettingsError(
                 f"An API address starts with http:// or https://, not so {self.api_url!r}."
             )
+        if "://" in self.auth_endpoint and not _is_address(self.auth_endpoint):
+            raise SettingsError(f"{self.auth_endpoint!r} is neither a path nor an address.")
         if not self.port:
             msgspec.structs.force_setattr(self, "port", 443 if self.secure else 80)
         msgspec.structs.force_setattr(self, "path", _clean_path(self.path))
@@ -65,6 +69,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def __repr__(self) -> str:
         """All fields but the secret."""
         return f"Settings({self.app_key!r} at {self.http_url}, api_url={self.api_url!r})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """The same for Rich, which would otherwise print the secret in a traceback."""
+        return [("", repr(self))]
 
     @property
     def secure(self) -> bool:
@@ -87,9 +95,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def auth_url(self) -> str:
         """Address that signs channels, or an empty string when none is known."""
-        if urlsplit(self.auth_endpoint).scheme in ("http", "https"):
+        if _is_address(self.auth_endpoint):
             return self.auth_endpoint
-        return f"{self.api_url.rstrip('/')}{self.auth_endpoint}" if self.api_url else ""
+        path = self.auth_endpoint.lstrip("/")
+        return f"{self.api_url.rstrip('/')}/{path}" if self.api_url else ""
 
     @classmethod
     def from_env(
@@ -114,9 +123,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             SettingsError: The file cannot be read, or a value cannot be used.
         """
         values: dict[str, Any] = {}
+        environ = os.environ if environ is None else environ
         if env_file is not None:
-            values |= _laravel(_read_env_file(env_file), str(env_file))
-        values |= _laravel(os.environ if environ is None else environ, "the environment")
+            values |= _laravel(_read_env_file(env_file, environ), str(env_file))
+        values |= _laravel(environ, "the environment")
         values |= {name: value for name, value in overrides.items() if value}
         return cls(**{"app_key": "", **values})
 
@@ -157,15 +167,19 @@ class App(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     client_events_per_second: int = 10
 
     def __post_init__(self) -> None:
-        for name in ("id", "key", "secret"):
+        for name, what in (("id", "an id"), ("key", "a key"), ("secret", "a secret")):
             if not getattr(self, name):
-                raise SettingsError(f"An application needs an {name}.")
+                raise SettingsError(f"An application needs {what}.")
         if self.activity_timeout < 1:
             raise SettingsError("The activity timeout is at least 1 second.")
 
     def __repr__(self) -> str:
         """Id and key; never the secret."""
         return f"App(id={self.id!r}, key={self.key!r})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """The same for Rich, which would otherwise print the secret in a traceback."""
+        return [("", repr(self))]
 
 
 def _laravel(env: Mapping[str, str], source: str) -> dict[str, Any]:
@@ -199,14 +213,40 @@ def _port(text: str, name: str, source: str) -> int:
         raise SettingsError(f"{name} in {source} is no number: {text!r}.") from None
 
 
-def _read_env_file(path: str | Path) -> dict[str, str]:
+def _read_env_file(path: str | Path, environ: Mapping[str, str]) -> dict[str, str]:
     from dotenv import dotenv_values  # only who has a file pays for it
 
     try:
         with open(path, encoding="utf-8") as file:
-            return {name: value for name, value in dotenv_values(stream=file).items() if value}
+            raw = dotenv_values(stream=file, interpolate=False)
     except (OSError, UnicodeDecodeError) as exc:
         raise SettingsError(f"The file {path} could not be read: {exc}.") from exc
+    values: dict[str, str] = {}
+    for name, value in raw.items():
+        known = {**values, **environ}
+        values[name] = _REFERENCE.sub(lambda found: known.get(found[1], ""), value or "")  # noqa: B023
+    return values
+
+
+def _is_address(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname)
+
+
+def _clean_host(host: str) -> str:
+    """A name or address as it is; an IPv6 address without its brackets."""
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    try:
+        if ":" in bare:
+            ipaddress.IPv6Address(bare)
+    except ValueError:
+        bare = ""
+    if not bare or any(c in bare for c in "/?#@[] "):
+        raise SettingsError(f"{host!r} is no host name: give it without scheme, port and path.")
+    return bare
 
 
 def _clean_path(path: str) -> str:

@@ -58,7 +58,7 @@ class Link(WSListener):
     def __init__(self, receiver: Receiver) -> None:
         self._receiver = receiver
         self._transport: WSTransport | None = None
-        self._fragments: list[bytes] | None = None
+        self._fragments: bytearray | None = None
         self._is_text = True
 
     # Going out
@@ -135,15 +135,15 @@ class Link(WSListener):
     def _fragment(self, kind: WSMsgType, frame: WSFrame) -> None:
         """Take a part of a message, or a message that is not text."""
         if kind != WSMsgType.CONTINUATION:
-            self._fragments, self._is_text = [], kind == WSMsgType.TEXT
+            self._fragments, self._is_text = bytearray(), kind == WSMsgType.TEXT
         if self._fragments is None:
             self.close(1002, "A continuation without a beginning")
             return
-        self._fragments.append(frame.get_payload_as_bytes())
-        if sum(map(len, self._fragments)) > MAX_MESSAGE_SIZE:
+        self._fragments += frame.get_payload_as_memoryview()
+        if len(self._fragments) > MAX_MESSAGE_SIZE:
             self.close(1009, "The message is too large")
         elif frame.fin:
-            payload, self._fragments = b"".join(self._fragments), None
+            payload, self._fragments = bytes(self._fragments), None
             if self._is_text:
                 self._receiver.received(payload)
             else:

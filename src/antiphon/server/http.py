@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
+import errno
 import socket
 from collections.abc import Callable, Iterator
 from types import TracebackType
@@ -100,21 +100,31 @@ class HttpServer:
         await self.stop()
 
     def _listen(self) -> socket.socket:
-        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
+        if not 0 <= self.port <= 65535:
+            raise SettingsError(f"The port lies between 0 and 65535, {self.port} does not.")
         try:
-            listener = socket.create_server((self.host, self.port), family=family, backlog=_BACKLOG)
+            (family, kind, protocol, _, address), *_ = socket.getaddrinfo(
+                self.host, self.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )
+            # With its protocol named, asyncio turns Nagle's delay off on what it accepts.
+            listener = socket.socket(family, kind, protocol or socket.IPPROTO_TCP)
         except OSError as exc:
-            raise SettingsError(
-                f"Cannot listen on {self.host}:{self.port}: {_reason(exc)};"
-                " is another server running there?"
-            ) from exc
+            raise self._cannot_listen(exc) from exc
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen(_BACKLOG)
+        except OSError as exc:
+            listener.close()
+            raise self._cannot_listen(exc) from exc
         self.port = listener.getsockname()[1]
         return listener
 
-
-def _reason(exc: OSError) -> str:
-    # asyncio and socket add the address to the words; the error number has them bare.
-    return os.strerror(exc.errno) if exc.errno else str(exc)
+    def _cannot_listen(self, exc: OSError) -> SettingsError:
+        where = f"Cannot listen on {self.host}:{self.port}"
+        if exc.errno == errno.EADDRINUSE:
+            return SettingsError(f"{where}: another program listens there already.")
+        return SettingsError(f"{where}: {exc.strerror or exc}.")
 
 
 class _Uvicorn(uvicorn.Server):

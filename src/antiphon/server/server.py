@@ -21,7 +21,7 @@ from .http import HttpServer
 from .hub import Hub
 from .liveness import Liveness
 from .session import Session
-from .transport import Link, Request, websocket_protocol
+from .transport import Link, Request, WebSockets
 
 __all__ = ["Server"]
 
@@ -91,11 +91,12 @@ class Server:
             SettingsError: The address cannot be listened on.
         """
         limit = max(hub.app.max_message_size for hub in self._hubs.values())
+        self._websockets = WebSockets(self._accept, limit)
         http = HttpServer(
             create_api({hub.app.id: hub for hub in self._hubs.values()}, self._path),
             host=self.host,
             port=self.port,
-            websocket=websocket_protocol(self._accept, limit),
+            websocket=self._websockets,
         )
         await http.start()
         self._http, self.port = http, http.port
@@ -115,6 +116,7 @@ class Server:
                 assert isinstance(session, Session)
                 session.close(Code.RECONNECT, "The server is going down; reconnect")
         await http.stop()
+        await self._websockets.abort()
         log.info("stopped")
 
     async def __aenter__(self) -> Self:
@@ -193,7 +195,10 @@ def _origin_allowed(origin: str | None, patterns: tuple[str, ...]) -> bool:
     """Whether a page's host matches one of the globs; programs send no Origin and may connect."""
     if not patterns or origin is None:
         return True
-    host = urlsplit(origin).hostname or ""
+    try:
+        host = urlsplit(origin).hostname or ""
+    except ValueError:
+        return False
     return any(fnmatchcase(host, pattern.lower()) for pattern in patterns)
 
 

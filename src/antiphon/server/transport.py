@@ -1,7 +1,7 @@
 """WebSocket connections: picows under uvicorn.
 
-uvicorn answers HTTP and hands every upgrade request to `websocket_protocol`; from there on the
-socket is picows's. `WSProtocol` is the one name that picows does not export at top level: it is
+uvicorn answers HTTP and hands every upgrade request to `WebSockets`; from there on the socket is
+picows's. `WSProtocol` is the one name that picows does not export at top level: it is
 used here and nowhere else, `pyproject.toml` pins its version, and a test covers it.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Callable
 from typing import Any, Final, Protocol, cast
 from urllib.parse import unquote
@@ -24,7 +25,7 @@ from picows import (
 )
 from picows.picows import WSProtocol  # type: ignore[attr-defined]  # not in its stubs
 
-__all__ = ["Link", "Receiver", "Request", "text_frame", "websocket_protocol"]
+__all__ = ["Link", "Receiver", "Request", "WebSockets", "text_frame"]
 
 log = logging.getLogger("antiphon.server")
 
@@ -32,6 +33,7 @@ HANDSHAKE_TIMEOUT: Final = 10.0
 CLOSE_TIMEOUT: Final = 5.0
 MAX_WRITE_BUFFER: Final = 1024 * 1024
 _READ_BUFFER: Final = 2048
+_CONNECTION: Final = re.compile(rb"\r\nconnection:[^\r]*\r\n", re.IGNORECASE)
 
 
 class Request:
@@ -75,6 +77,7 @@ class Link(WSListener):
         "_closing",
         "_congested",
         "_fragments",
+        "_is_text",
         "_transport",
         "_write",
         "max_message_size",
@@ -86,7 +89,8 @@ class Link(WSListener):
         self.receiver: Receiver | None = None
         self._transport: WSTransport | None = None
         self._write: Callable[[bytes], None] = _drop
-        self._fragments: list[bytes] | None = None
+        self._fragments: bytearray | None = None
+        self._is_text = True
         self._congested = False
         self._closing = False
 
@@ -98,33 +102,40 @@ class Link(WSListener):
 
     def write(self, frames: bytes) -> None:
         """Send what `text_frame` made: one frame or several joined."""
-        if self._closing:
-            return
-        if self._congested and self._buffered() > MAX_WRITE_BUFFER:
-            self.close(4100, "This connection does not read what it is sent", at_once=True)
-            return
-        self._write(frames)
+        if not self._is_closing() and not self._falls_behind():
+            self._write(frames)
 
-    def close(self, code: int, reason: str, *, at_once: bool = False) -> None:
+    def close(self, code: int, reason: str) -> None:
         """Close with a code; the peer has 5 seconds to agree.
 
         Args:
             code: Close code.
             reason: Words, cut at the 123 bytes a close frame has room for.
-            at_once: Do not wait for the peer, nor for what is still unsent.
         """
         transport = self._transport
-        if transport is None or self._closing:
+        if transport is None or self._is_closing():
             return
         self._closing = True
         words = reason.encode()[:123].decode("utf-8", "ignore")
         # picows takes any code; its stubs know only RFC 6455's own.
         transport.send_close(cast("WSCloseCode", code), words.encode())
-        if at_once:
-            transport.disconnect(False)
-        else:
-            loop = asyncio.get_running_loop()
-            loop.call_later(CLOSE_TIMEOUT, transport.disconnect, False)
+        loop = asyncio.get_running_loop()
+        loop.call_later(CLOSE_TIMEOUT, transport.disconnect, False)
+
+    def _is_closing(self) -> bool:
+        # picows closes by itself on what RFC 6455 forbids, a moment before it hangs up.
+        transport = self._transport
+        return self._closing or transport is None or transport.is_close_frame_sent
+
+    def _falls_behind(self) -> bool:
+        """Close a peer that leaves too much unread; whether it is one."""
+        if not self._congested or self._transport is None:
+            return False
+        unread = self._transport.underlying_transport.get_write_buffer_size()
+        if unread <= MAX_WRITE_BUFFER:
+            return False
+        self.close(4100, "This connection does not read what it is sent")
+        return True
 
     # Coming in: what picows calls
 
@@ -138,7 +149,7 @@ class Link(WSListener):
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         """A frame has arrived."""
         kind = frame.msg_type
-        if self._closing and kind != WSMsgType.CLOSE:
+        if kind != WSMsgType.CLOSE and self._is_closing():
             return
         if frame.rsv1 or frame.rsv2 or frame.rsv3:
             self.close(1002, "Reserved bits are set")
@@ -148,7 +159,8 @@ class Link(WSListener):
             else:
                 self._received(frame.get_payload_as_bytes())
         elif kind == WSMsgType.PING:
-            transport.send_pong(frame.get_payload_as_bytes())
+            if not self._falls_behind():
+                transport.send_pong(frame.get_payload_as_bytes())
             self._alive()
         elif kind == WSMsgType.PONG:
             self._alive()
@@ -182,17 +194,16 @@ class Link(WSListener):
         if begins == (self._fragments is not None):
             self.close(1002, "Fragments out of order")
             return
-        if begins:
-            # The first byte tells whether the message is text.
-            self._fragments = [b"t" if kind == WSMsgType.TEXT else b"b"]
-        fragments = self._fragments or []
-        fragments.append(frame.get_payload_as_bytes())
-        if sum(map(len, fragments)) - 1 > self.max_message_size:
+        if self._fragments is None:
+            self._fragments, self._is_text = bytearray(), kind == WSMsgType.TEXT
+        self._fragments += frame.get_payload_as_memoryview()
+        if len(self._fragments) > self.max_message_size:
+            self._fragments = None
             self._too_big()
         elif frame.fin:
-            self._fragments = None
-            if fragments[0] == b"t":
-                self._received(b"".join(fragments[1:]))
+            payload, self._fragments = bytes(self._fragments), None
+            if self._is_text:
+                self._received(payload)
             elif self.receiver is not None:
                 self.receiver.received_binary()
 
@@ -211,7 +222,7 @@ class Link(WSListener):
 
     def _closed(self, transport: WSTransport, frame: WSFrame) -> None:
         """Answer the peer's close frame, or take its answer to ours."""
-        if not self._closing:
+        if not self._is_closing():
             self._closing = True
             code = frame.get_close_code()
             transport.send_close(code if code != WSCloseCode.NO_INFO else WSCloseCode.OK)
@@ -219,10 +230,6 @@ class Link(WSListener):
 
     def _too_big(self) -> None:
         self.close(1009, f"A message may have {self.max_message_size} bytes")
-
-    def _buffered(self) -> int:
-        assert self._transport is not None
-        return self._transport.underlying_transport.get_write_buffer_size()
 
 
 def text_frame(message: bytes) -> bytes:
@@ -238,9 +245,7 @@ def text_frame(message: bytes) -> bytes:
     return b"\x81\x7f" + size.to_bytes(8) + message
 
 
-def websocket_protocol(
-    accept: Callable[[Request], Link | None], max_message_size: int
-) -> Callable[..., asyncio.BaseProtocol]:
+class WebSockets:
     """What uvicorn makes of each upgrade request: its `ws` setting.
 
     Args:
@@ -248,16 +253,19 @@ def websocket_protocol(
         max_message_size: Bytes above which no frame is even read.
     """
 
-    def listener(request: WSUpgradeRequest) -> Link | None:
-        path, _, query = request.path.decode("latin-1").partition("?")
-        return accept(Request(unquote(path), query, request.headers.get("Origin")))
+    def __init__(self, accept: Callable[[Request], Link | None], max_message_size: int) -> None:
+        self._accept = accept
+        self._max_message_size = max_message_size
+        self._open: set[asyncio.BaseTransport] = set()
 
-    def protocol(**_uvicorn: Any) -> asyncio.BaseProtocol:
+    def __call__(self, **_uvicorn: Any) -> asyncio.BaseProtocol:
+        """A protocol for one connection."""
         return _WebSocketProtocol(
+            self._open,
             None,
             None,
             False,
-            listener,
+            self._listener,
             _LOG,
             True,
             HANDSHAKE_TIMEOUT,
@@ -266,18 +274,45 @@ def websocket_protocol(
             0,
             WSAutoPingStrategy.PING_WHEN_IDLE,
             False,  # pings are answered here, because they also prove that the peer lives
-            max_message_size,
+            self._max_message_size,
             None,
             _READ_BUFFER,
         )
 
-    return protocol
+    async def abort(self) -> None:
+        """Hang up on whoever is still there, and wait until the sockets are closed."""
+        while self._open:
+            for transport in self._open:
+                cast("asyncio.Transport", transport).abort()
+            await asyncio.sleep(0)
+
+    def _listener(self, request: WSUpgradeRequest) -> Link | None:
+        path, _, query = request.path.decode("latin-1").partition("?")
+        return self._accept(Request(unquote(path), query, request.headers.get("Origin")))
 
 
-class _WebSocketProtocol(WSProtocol):  # type: ignore[misc]  # as above
+class _WebSocketProtocol(WSProtocol):  # type: ignore[misc]  # not in picows's stubs
     """Takes the upgrade request, which uvicorn has read already, as if it had come in."""
 
+    def __init__(self, everyone: set[asyncio.BaseTransport], *settings: Any) -> None:
+        super().__init__(*settings)
+        self._everyone = everyone
+        self._mine: asyncio.BaseTransport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._mine = transport
+        self._everyone.add(transport)
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._mine is not None:
+            self._everyone.discard(self._mine)
+        super().connection_lost(exc)
+
     def data_received(self, data: bytes) -> None:
+        # Firefox says "keep-alive, Upgrade", which picows does not understand. uvicorn has seen
+        # to it that an upgrade is asked for.
+        data = _CONNECTION.sub(b"\r\nconnection: Upgrade\r\n", data)
         while data:
             room = self.get_buffer(-1)
             count = min(len(room), len(data))
