@@ -27,12 +27,13 @@ AntiphonError
 │   └── LoginFailed               wrong e-mail or password, or a token that is not accepted
 └── WebhookInvalid                a webhook whose signature, key or time is wrong
 
-No text here ever holds a secret, a token or a signature.
+No text here ever holds a secret, a token or a signature. Every text is one line that can be
+printed: what a stranger has said in it cannot steer a terminal or forge a log's line.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Final, Literal
 
 __all__ = [
     "AntiphonError",
@@ -66,6 +67,8 @@ __all__ = [
 
 ErrorKind = Literal["connection", "subscription", "event"]
 
+_MAX_TEXT: Final = 600
+
 
 class AntiphonError(Exception):
     """Base of everything antiphon raises.
@@ -77,6 +80,9 @@ class AntiphonError(Exception):
 
     kind: ClassVar[ErrorKind] = "connection"
     code: int | None = None
+
+    def __init__(self, message: str) -> None:
+        super().__init__(_one_line(message))
 
 
 class SettingsError(AntiphonError, ValueError):
@@ -239,3 +245,8 @@ class WebhookInvalid(AntiphonError, ValueError):
     """A webhook that did not come from the application's server, or came too late."""
 
     kind: ClassVar[ErrorKind] = "event"
+
+
+def _one_line(text: str) -> str:
+    line = "".join(c if c.isprintable() else " " for c in text[:_MAX_TEXT])
+    return line if len(text) <= _MAX_TEXT else line + "…"

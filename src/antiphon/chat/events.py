@@ -7,7 +7,7 @@ are numbers here and text there. Each may come bare, or wrapped as `{"type": …
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
@@ -41,6 +41,11 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     sender_name: str = ""
     sent_at: datetime | None = None
     status: str = "sent"
+
+    def __post_init__(self) -> None:
+        # Laravel's models without a cast give no zone, and mean UTC.
+        if self.sent_at is not None and self.sent_at.tzinfo is None:
+            msgspec.structs.force_setattr(self, "sent_at", self.sent_at.replace(tzinfo=UTC))
 
 
 class MessageSentEvent(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
+from urllib.parse import quote, urlencode
 
 import msgspec
 
@@ -116,8 +117,8 @@ class RestClient:
             ApiError: The backend refused or could not be asked.
         """
         query = {"limit": limit, "before_id": before_id, "after_id": after_id}
-        pairs = "&".join(f"{name}={value}" for name, value in query.items() if value is not None)
-        path = f"/api/conversations/{conversation_id}/messages?{pairs}"
+        given = {name: value for name, value in query.items() if value is not None}
+        path = f"{_conversation(conversation_id)}/messages?{urlencode(given)}"
         return (await self._request("GET", path, _Messages)).messages
 
     async def send(
@@ -140,7 +141,7 @@ class RestClient:
             ApiError: The backend refused or could not be asked.
         """
         body = {"content": content, "tempId": temp_id}
-        path = f"/api/conversations/{conversation_id}/messages"
+        path = f"{_conversation(conversation_id)}/messages"
         return (await self._request("POST", path, _Sent, body, socket_id)).message
 
     async def typing(self, conversation_id: Id, *, socket_id: str | None = None) -> None:
@@ -149,7 +150,7 @@ class RestClient:
         Raises:
             ApiError: The backend refused or could not be asked.
         """
-        path = f"/api/conversations/{conversation_id}/typing"
+        path = f"{_conversation(conversation_id)}/typing"
         await self._send("POST", path, {}, socket_id)
 
     async def read(
@@ -160,7 +161,7 @@ class RestClient:
         Raises:
             ApiError: The backend refused or could not be asked.
         """
-        path = f"/api/conversations/{conversation_id}/read"
+        path = f"{_conversation(conversation_id)}/read"
         await self._send("POST", path, {"message_id": message_id}, socket_id)
 
     async def close(self) -> None:
@@ -194,8 +195,8 @@ class RestClient:
             return msgspec.json.decode(raw, type=answer)
         except (msgspec.MsgspecError, UnicodeError, RecursionError) as exc:
             raise ApiError(
-                f"{self.api_url}{path.partition('?')[0]} answered with something else than"
-                f" expected ({exc}); is it a chat backend?"
+                f"{_without_credentials(self.api_url)}{path.partition('?')[0]} answered with"
+                f" something else than expected ({exc}); is it a chat backend?"
             ) from exc
 
     async def _send(
@@ -203,16 +204,23 @@ class RestClient:
     ) -> bytes:
         """Send a request; the body of an answer that is no refusal."""
         import aiohttp  # loaded by who talks to a backend, not by who imports antiphon
+        from yarl import URL
 
         headers = {"Accept": "application/json", "Content-Type": "application/json"}
         if self.token:
+            if not self.token.isprintable():
+                raise ApiError("The token holds characters that no header can carry.")
             headers["Authorization"] = f"Bearer {self.token}"
         if socket_id:
             headers["X-Socket-ID"] = socket_id
         if self._session is None:
-            self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(self._timeout))
+            self._session = aiohttp.ClientSession(
+                timeout=aiohttp.ClientTimeout(self._timeout), cookie_jar=aiohttp.DummyCookieJar()
+            )
         data = None if body is None else msgspec.json.encode(body)
-        url = self.api_url + path
+        # Ids are a stranger's text: they were quoted, and stay so.
+        url = URL(self.api_url + path, encoded=True)
+        where = f"{_without_credentials(self.api_url)}{path.partition('?')[0]}"
         try:
             async with self._session.request(
                 method, url, data=data, headers=headers, allow_redirects=False
@@ -220,11 +228,11 @@ class RestClient:
                 status, raw = response.status, await response.read()
         except (aiohttp.ClientError, TimeoutError, ValueError) as exc:
             raise ApiError(
-                f"The backend at {self.api_url} could not be reached ({type(exc).__name__});"
-                " is it running there?"
+                f"The backend at {_without_credentials(self.api_url)} could not be reached"
+                f" ({type(exc).__name__}); is it running there?"
             ) from None
         if status >= 300:
-            raise _refusal(url.partition("?")[0], status, raw)
+            raise _refusal(where, status, raw, self.token)
         return raw
 
 
@@ -236,17 +244,34 @@ class _Sent(msgspec.Struct):
     message: Message
 
 
-def _refusal(url: str, status: int, raw: bytes) -> ApiError:
+def _refusal(where: str, status: int, raw: bytes, token: str) -> ApiError:
+    if status < 400:
+        return ApiError(
+            f"{where} answered {status}, a redirect; is this the API's address?", code=status
+        )
     try:
         message = msgspec.json.decode(raw, type=_Refusal).message
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         message = "no reason given"
-    if status == 401 and url.endswith("/api/login"):
-        return LoginFailed(f"{url} refused the login: {message}", code=status)
+    # A backend may repeat what it refuses.
+    message = message.replace(token, "…")[:200].rstrip(".") if token else message[:200].rstrip(".")
+    if status == 401 and where.endswith("/api/login"):
+        return LoginFailed(f"{where} refused the login: {message}.", code=status)
     if status == 401:
-        return LoginFailed(f"{url} does not accept the token: {message} Log in again.", code=status)
-    return ApiError(f"{url} answered {status}: {message}", code=status)
+        return LoginFailed(
+            f"{where} does not accept the token: {message}. Log in again.", code=status
+        )
+    return ApiError(f"{where} answered {status}: {message}.", code=status)
 
 
 class _Refusal(msgspec.Struct):
     message: str
+
+
+def _conversation(id_: Id) -> str:
+    return f"/api/conversations/{quote(str(id_), safe='')}"
+
+
+def _without_credentials(url: str) -> str:
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}"

@@ -104,11 +104,14 @@ class HttpAuthorizer:
         import aiohttp  # loaded by who authorizes over HTTP, not by who imports antiphon
 
         if self._session is None:
-            self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(self._timeout))
+            self._session = aiohttp.ClientSession(
+                timeout=aiohttp.ClientTimeout(self._timeout), cookie_jar=aiohttp.DummyCookieJar()
+            )
         form = {"socket_id": socket_id, "channel_name": channel}
+        headers = await self._all_headers(channel)
         try:
             async with self._session.post(
-                self.url, data=form, headers=await self._all_headers(), allow_redirects=False
+                self.url, data=form, headers=headers, allow_redirects=False
             ) as response:
                 return self._read(channel, response.status, await response.read())
         except TimeoutError as exc:
@@ -129,12 +132,17 @@ class HttpAuthorizer:
         if session is not None:
             await session.close()
 
-    async def _all_headers(self) -> dict[str, str]:
+    async def _all_headers(self, channel: str) -> dict[str, str]:
         if self._token is None:
             return self._headers
         token = self._token() if callable(self._token) else self._token
         if inspect.isawaitable(token):
             token = await token
+        if not token.isprintable():
+            raise AuthorizationFailed(
+                f"The token for {channel} holds characters that no header can carry.",
+                channel=channel,
+            )
         return {**self._headers, "Authorization": f"Bearer {token}"}
 
     def _read(self, channel: str, status: int, body: bytes) -> Authorization:

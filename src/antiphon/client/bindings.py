@@ -6,6 +6,7 @@ and one call. Decoders are made when a handler is bound.
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, Protocol, TypeVar, cast
@@ -23,7 +24,7 @@ T = TypeVar("T")
 
 Handler = Callable[[Any], Awaitable[None] | None]
 AsyncHandler = Callable[[Any], Awaitable[None]]
-Sink = Callable[[Event], None]
+Sink = Callable[[Event], object]
 
 _UNFIT: Final = (msgspec.MsgspecError, TypeError, UnicodeError, RecursionError)
 
@@ -72,10 +73,11 @@ class Bindings:
         host: The client.
     """
 
-    __slots__ = ("_bound", "_host", "_sinks", "_sinks_for_all")
+    __slots__ = ("_bound", "_closed", "_host", "_sinks", "_sinks_for_all")
 
     def __init__(self, host: Host) -> None:
         self._host = host
+        self._closed = False
         self._bound: list[Binding] = []
         # Made from `_bound` whenever it changes. Tuples, so that a handler may bind and unbind
         # while it is called.
@@ -88,11 +90,35 @@ class Bindings:
         """Give an event to its handlers, in the order in which they were bound."""
         for sink in self._sinks.get(event.name, self._sinks_for_all):
             try:
-                sink(event)
-            except Exception as exc:
+                result = sink(event)
+            except (Exception, asyncio.CancelledError) as exc:
                 self._report(event, exc)
+            else:
+                if result is not None:
+                    self._finish(event, result)
 
-    def _report(self, event: Event, exc: Exception) -> None:
+    def _finish(self, event: Event, result: object) -> None:
+        """A plain function has given something to await: it gets a task of its own."""
+        if inspect.isawaitable(result):
+
+            async def finish() -> None:
+                await self._guard(event, result)
+
+            self._host.spawn(finish(), f"antiphon handler of {event.name}")
+
+    async def _guard(self, event: Event, work: Awaitable[object]) -> None:
+        """Await what a handler does, and report how it failed."""
+        try:
+            await work
+        except asyncio.CancelledError as exc:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise  # the client ends; else something the handler awaited was cancelled
+            self._report(event, exc)
+        except Exception as exc:
+            self._report(event, exc)
+
+    def _report(self, event: Event, exc: BaseException) -> None:
         where = f"{event.name} on {event.channel or 'the connection'}"
         if isinstance(exc, AntiphonError):
             self._host.report(exc)
@@ -120,20 +146,35 @@ class Bindings:
         if inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(
             getattr(handler, "__call__", None)  # noqa: B004 - an object whose call is a coroutine
         ):
-            inbox: Inbox[tuple[Event, Any]] = Inbox(self._host.valve, limit=limit, policy=policy)
-            decode = _decoder(type_)
-            work = self._consume(inbox, cast("AsyncHandler", handler))
-            end = self._host.spawn(work, f"antiphon handler of {event or 'all events'}")
-
-            def stop() -> None:
-                inbox.close()
-                end()
-
-            def sink(event: Event) -> None:
-                inbox.put((event, decode(event)))
-
-            return self._insert(Binding(self, event, handler, sink, stop))
+            return self._add_asynchronous(
+                event, cast("AsyncHandler", handler), type_, limit, policy
+            )
         return self._insert(Binding(self, event, handler, _direct(handler, type_), _nothing))
+
+    def _add_asynchronous(
+        self,
+        event: str | None,
+        handler: AsyncHandler,
+        type_: type[Any] | None,
+        limit: int,
+        policy: Policy,
+    ) -> Binding:
+        inbox: Inbox[tuple[Event, Any]] = Inbox(self._host.valve, limit=limit, policy=policy)
+        decode = _decoder(type_)
+
+        def put(event: Event) -> None:
+            inbox.put((event, decode(event)))
+
+        if self._closed:
+            return Binding(self, event, handler, put, _nothing)
+        work = self._consume(inbox, handler)
+        end = self._host.spawn(work, f"antiphon handler of {event or 'all events'}")
+
+        def stop() -> None:
+            inbox.close(discard=True)
+            end()
+
+        return self._insert(Binding(self, event, handler, put, stop))
 
     def stream(
         self, event: str | None, type_: type[Any] | None, *, limit: int, policy: Policy
@@ -142,11 +183,26 @@ class Bindings:
         inbox: Inbox[Any] = Inbox(self._host.valve, limit=limit, policy=policy)
         decode = _decoder(type_)
 
-        def sink(event: Event) -> None:
+        def put(event: Event) -> None:
             inbox.put(decode(event))
 
-        binding = self._insert(Binding(self, event, None, sink, inbox.close))
+        binding = self._insert(Binding(self, event, None, put, inbox.close))
         return Stream(inbox, binding.unbind)
+
+    def once(self, event: str, type_: type[Any] | None, future: asyncio.Future[Any]) -> Binding:
+        """Give the next value of an event to a future."""
+        decode = _decoder(type_)
+
+        def put(event: Event) -> None:
+            if not future.done():
+                future.set_result(decode(event))
+
+        return self._insert(Binding(self, event, None, put, _nothing))
+
+    def close(self) -> None:
+        """Take all handlers off, and accept none any more."""
+        self._closed = True
+        self.unbind(None, None)
 
     def remove(self, binding: Binding) -> None:
         """Take a binding off; one that is off already is ignored."""
@@ -161,6 +217,9 @@ class Bindings:
                 binding.unbind()
 
     def _insert(self, binding: Binding) -> Binding:
+        if self._closed:
+            binding.unbind()
+            return binding
         self._bound.append(binding)
         self._route()
         return binding
@@ -180,10 +239,7 @@ class Bindings:
                 event, value = await inbox.get()
             except StopAsyncIteration:
                 return
-            try:
-                await handler(value)
-            except Exception as exc:
-                self._report(event, exc)
+            await self._guard(event, handler(value))
 
 
 def _decoder(type_: type[Any] | None) -> Callable[[Event], Any]:
@@ -210,13 +266,13 @@ def _direct(handler: Handler, type_: type[Any] | None) -> Sink:
     decoder = msgspec.json.Decoder(type_)
     decode = decoder.decode
 
-    def sink(event: Event) -> None:
+    def sink(event: Event) -> object:
         # As in `_decoder`, written out once more: a call saved on the hottest path there is.
         try:
             value = decode(event.raw)
         except _UNFIT:
             value = _decode_otherwise(event, decoder)
-        handler(value)
+        return handler(value)
 
     return sink
 

@@ -69,7 +69,9 @@ class Channel:
         self.holds = 1
         self._host = host
         self._bindings = Bindings(host)
-        self._waiters: set[asyncio.Future[None]] = set()
+        # Who waits for anything here, and of those who for the server's answer to the subscribe.
+        self._waiters: set[asyncio.Future[Any]] = set()
+        self._answers: set[asyncio.Future[None]] = set()
         # Hot path: no attribute between the client and the handlers.
         self.deliver = self._bindings.deliver
 
@@ -198,16 +200,29 @@ class Channel:
 
         Raises:
             TimeoutError: It did not come in time.
-            ClientClosed: The channel or the client ended before.
+            ConnectionFailed: The client has given up, or was closed.
+            ClientClosed: The channel was left.
         """
-        with (
-            self._host.valve.held_open(),
-            self._bindings.stream(event, type, limit=1, policy="drop_oldest") as stream,
-        ):
-            async with asyncio.timeout(timeout):
-                async for value in stream:
-                    return value
-        raise ClientClosed(f"{self.name} ended before {event} came.")
+        if self.state is ChannelState.UNSUBSCRIBED:
+            raise ClientClosed(f"{self.name} is {self.state}.")
+        future = asyncio.get_running_loop().create_future()
+        binding = self._bindings.once(event, type, future)
+        try:
+            return await self._answer(future, timeout)
+        finally:
+            binding.unbind()
+
+    async def _answer(self, future: asyncio.Future[Any], timeout: float | None) -> Any:
+        """Wait for the server, and keep reading meanwhile, unless no connection will come."""
+        if self._host.ended is not None:
+            raise self._host.ended
+        self._waiters.add(future)
+        try:
+            with self._host.valve.held_open():
+                async with asyncio.timeout(timeout):
+                    return await future
+        finally:
+            self._waiters.discard(future)
 
     # The subscription
 
@@ -228,17 +243,13 @@ class Channel:
             ClientClosed: The channel was left.
             TimeoutError: There was no answer in time.
         """
-        if self.state is ChannelState.PENDING and self._host.ended is not None:
-            raise self._host.ended
         if self.state is ChannelState.PENDING:
-            waiter = asyncio.get_running_loop().create_future()
-            self._waiters.add(waiter)
+            answer = asyncio.get_running_loop().create_future()
+            self._answers.add(answer)
             try:
-                with self._host.valve.held_open():
-                    async with asyncio.timeout(timeout):
-                        await waiter
+                await self._answer(answer, timeout)
             finally:
-                self._waiters.discard(waiter)
+                self._answers.discard(answer)
         if self.state is ChannelState.FAILED and self.error is not None:
             raise self.error
         if self.state is not ChannelState.SUBSCRIBED:
@@ -286,9 +297,9 @@ class Channel:
         self.error = error
         if state is ChannelState.PENDING:
             return
-        for waiter in self._waiters:
-            if not waiter.done():
-                waiter.set_result(None)
+        for answer in self._answers:
+            if not answer.done():
+                answer.set_result(None)
 
     def joined(self, members: dict[str, Member]) -> None:
         """The server has added this connection."""
@@ -299,7 +310,7 @@ class Channel:
         self.move(ChannelState.PENDING)
 
     def give_up(self, error: ConnectionFailed) -> None:
-        """No connection will come: let go who waits."""
+        """What is waited for will not come: say so."""
         for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_exception(error)
@@ -307,7 +318,8 @@ class Channel:
     def left(self) -> None:
         """The program has given its last hold back."""
         self.move(ChannelState.UNSUBSCRIBED)
-        self._bindings.unbind(None, None)
+        self.give_up(ClientClosed(f"{self.name} was left."))
+        self._bindings.close()
 
 
 class Members:

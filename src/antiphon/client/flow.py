@@ -107,7 +107,10 @@ class Inbox(Generic[T]):
 
         Raises:
             StopAsyncIteration: The inbox is closed and empty.
+            RuntimeError: Another task is waiting here already.
         """
+        if self._waiter is not None:
+            raise RuntimeError("Another task reads this stream; open one for each.")
         while not self._items:
             if self._closed:
                 raise StopAsyncIteration
@@ -121,9 +124,11 @@ class Inbox(Generic[T]):
             self._reopen()
         return item
 
-    def close(self) -> None:
-        """Take nothing more; what is there can still be had."""
+    def close(self, *, discard: bool = False) -> None:
+        """Take nothing more; what is there can still be had, unless it is discarded."""
         self._closed = True
+        if discard:
+            self._items.clear()
         self._reopen()
         self._wake()
 

@@ -6,13 +6,16 @@ Dialling turns every way in which it can fail into one `Unreachable` that says w
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import re
 import socket
 import ssl
 from collections.abc import Mapping
 from typing import Final, Protocol, cast
 from urllib.parse import urlsplit
 
+from aiohappyeyeballs import start_connection
 from picows import (
     WSCloseCode,
     WSError,
@@ -20,6 +23,7 @@ from picows import (
     WSInvalidStatusError,
     WSListener,
     WSMsgType,
+    WSParsedURL,
     WSTransport,
     ws_connect,
 )
@@ -30,6 +34,7 @@ __all__ = ["Link", "Receiver", "dial"]
 
 MAX_MESSAGE_SIZE: Final = 10 * 1024 * 1024
 CLOSE_TIMEOUT: Final = 1.0
+HAPPY_EYEBALLS_DELAY: Final = 0.25
 
 # picows logs each connection at INFO; that is ours to tell, under antiphon.connection.
 _log = logging.getLogger("antiphon.picows")
@@ -58,6 +63,7 @@ class Link(WSListener):
     def __init__(self, receiver: Receiver) -> None:
         self._receiver = receiver
         self._transport: WSTransport | None = None
+        self._hangup: asyncio.TimerHandle | None = None
         self._fragments: bytearray | None = None
         self._is_text = True
 
@@ -83,10 +89,12 @@ class Link(WSListener):
         transport = self._transport
         if transport is None or transport.is_close_frame_sent:
             return
+        words = reason.encode()[:123].decode("utf-8", "ignore")  # no half character
         # picows takes any code; its stubs know only RFC 6455's own.
-        transport.send_close(cast("WSCloseCode", code), reason.encode()[:123])
+        transport.send_close(cast("WSCloseCode", code), words.encode())
         self.read(True)  # the peer's answer must be seen
-        asyncio.get_running_loop().call_later(CLOSE_TIMEOUT, transport.disconnect, False)
+        loop = asyncio.get_running_loop()
+        self._hangup = loop.call_later(CLOSE_TIMEOUT, transport.disconnect, False)
 
     def abort(self) -> None:
         """End the connection without a word."""
@@ -119,12 +127,14 @@ class Link(WSListener):
     def on_ws_disconnected(self, transport: WSTransport) -> None:
         """The socket is closed."""
         self._transport = None
+        if self._hangup is not None:
+            self._hangup.cancel()
         # Without any close frame there is no handshake, which picows's stubs do not say.
         told = getattr(transport.close_handshake, "recv", None)
         if told is None or told.code == WSCloseCode.NO_INFO:
             self._receiver.disconnected(None, "")
         else:
-            self._receiver.disconnected(int(told.code), told.reason)
+            self._receiver.disconnected(int(told.code), told.reason or "")
 
     def pause_writing(self) -> None:
         """The peer reads more slowly than it is written to; client events are small."""
@@ -170,6 +180,14 @@ async def dial(
     Raises:
         Unreachable: It did not come about; the text says why and what to try.
     """
+    if not all(f"{name}{value}".isprintable() for name, value in (headers or {}).items()):
+        raise Unreachable("A header of the upgrade request holds a line break or the like.")
+    sockets: list[socket.socket] = []
+
+    async def connect(parsed: WSParsedURL) -> socket.socket:
+        sockets.append(await _connect(parsed.host, parsed.port))
+        return sockets[0]
+
     try:
         async with asyncio.timeout(timeout):
             _, listener = await ws_connect(
@@ -183,9 +201,16 @@ async def dial(
                 max_frame_size=MAX_MESSAGE_SIZE,
                 extra_headers=dict(headers or {}),
                 max_redirects=0,
+                socket_factory=connect,
             )
-    except (WSError, OSError, ValueError, AssertionError) as exc:
-        raise Unreachable(_explain(url, exc, timeout), code=_status(exc)) from exc
+    except BaseException as exc:
+        # What was begun must not come alive later: picows keeps the socket until it sees the end.
+        for opened in sockets:
+            with contextlib.suppress(OSError):
+                opened.shutdown(socket.SHUT_RDWR)
+        if isinstance(exc, WSError | OSError | ValueError | AssertionError):
+            raise Unreachable(_explain(url, exc, timeout), code=_status(exc)) from exc
+        raise
     link = cast("Link | None", listener)
     if link is None:  # picows's word for a peer that hangs up during the upgrade
         parts = urlsplit(url)
@@ -196,18 +221,30 @@ async def dial(
     return link
 
 
+async def _connect(host: str, port: int) -> socket.socket:
+    """A connected socket: every address of the host, the families in turn (RFC 8305)."""
+    loop = asyncio.get_running_loop()
+    addresses = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return await start_connection(addresses, happy_eyeballs_delay=HAPPY_EYEBALLS_DELAY)
+
+
 def _status(exc: Exception) -> int | None:
     response = exc.response if isinstance(exc, WSInvalidStatusError) else None
-    return None if response is None else int(response.status)
+    if response is not None:
+        return int(response.status)
+    # picows reads no status that Python has no name for, such as Cloudflare's 520.
+    odd = re.search(r"HTTP/1\.\d ([2-9]\d\d)", str(exc)) if isinstance(exc, WSError) else None
+    return None if odd is None else int(odd[1])
 
 
 def _explain(url: str, exc: Exception, timeout: float) -> str:
     """Why a dial failed, in one line: what, where, and what to try."""
     parts = urlsplit(url)
     where = f"{parts.hostname}:{parts.port}"
+    status = _status(exc)
+    if status is not None:
+        return f"{where} answered {status} instead of a WebSocket: {_hint(status)}"
     match exc:
-        case WSInvalidStatusError():
-            return f"{where} answered {_status(exc)} instead of a WebSocket: {_hint(exc)}."
         case TimeoutError():
             return f"{where} did not answer in {timeout:g} seconds: is a firewall in between?"
         case ssl.SSLCertVerificationError():
@@ -223,14 +260,13 @@ def _explain(url: str, exc: Exception, timeout: float) -> str:
     return f"{where} cannot be reached: {exc.__class__.__name__}: {str(exc)[:120]}."
 
 
-def _hint(exc: WSInvalidStatusError) -> str:
-    status = _status(exc) or 0
+def _hint(status: int) -> str:
     if 300 <= status < 400:
         return "it redirects; is the scheme https there?"
     return {
-        401: "a proxy wants credentials",
-        403: "a proxy or firewall forbids it",
+        401: "a proxy wants credentials.",
+        403: "a proxy or firewall forbids it.",
         404: "is the path right, and is it a Pusher server?",
-        502: "the proxy there has no server behind it",
-        503: "the server there is not ready",
+        502: "the proxy there has no server behind it.",
+        503: "the server there is not ready.",
     }.get(status, "is it a Pusher server?")

@@ -77,6 +77,7 @@ class Link(WSListener):
         "_closing",
         "_congested",
         "_fragments",
+        "_hangup",
         "_is_text",
         "_transport",
         "_write",
@@ -93,6 +94,7 @@ class Link(WSListener):
         self._is_text = True
         self._congested = False
         self._closing = False
+        self._hangup: asyncio.TimerHandle | None = None
 
     # Going out
 
@@ -120,7 +122,7 @@ class Link(WSListener):
         # picows takes any code; its stubs know only RFC 6455's own.
         transport.send_close(cast("WSCloseCode", code), words.encode())
         loop = asyncio.get_running_loop()
-        loop.call_later(CLOSE_TIMEOUT, transport.disconnect, False)
+        self._hangup = loop.call_later(CLOSE_TIMEOUT, transport.disconnect, False)
 
     def _is_closing(self) -> bool:
         # picows closes by itself on what RFC 6455 forbids, a moment before it hangs up.
@@ -173,6 +175,8 @@ class Link(WSListener):
         """The socket is closed."""
         self._closing = True
         self._write = _drop
+        if self._hangup is not None:
+            self._hangup.cancel()
         receiver, self.receiver = self.receiver, None
         self._transport = None
         if receiver is not None:
