@@ -36,6 +36,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         app_secret: The application's secret; needed to publish and to sign. Not for clients.
         api_url: Base address of the chat backend, such as `https://chat.example.com`.
         auth_endpoint: Path (under `api_url`) or full address that signs channels.
+        http_host: Name of the HTTP API's host where it is another one, as at Pusher's clusters.
     """
 
     app_key: str
@@ -47,6 +48,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     app_secret: str = ""
     api_url: str = ""
     auth_endpoint: str = "/broadcasting/auth"
+    http_host: str = ""
 
     def __post_init__(self) -> None:
         if not self.app_key:
@@ -54,6 +56,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         if self.scheme not in ("http", "https"):
             raise SettingsError(f"The scheme is http or https, not {self.scheme!r}.")
         msgspec.structs.force_setattr(self, "host", _clean_host(self.host))
+        if self.http_host:
+            msgspec.structs.force_setattr(self, "http_host", _clean_host(self.http_host))
         if not 0 <= self.port <= 65535:
             raise SettingsError(f"The port lies between 1 and 65535, {self.port} does not.")
         if self.api_url and not _is_address(self.api_url):
@@ -82,15 +86,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def http_url(self) -> str:
         """Address of the server's HTTP side, without a trailing slash."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{self.scheme}://{host}:{self.port}{self.path}"
+        return self._url(self.scheme, self.http_host or self.host)
 
     @property
     def websocket_url(self) -> str:
         """Address to dial, with the query every Pusher client sends."""
         key = quote(self.app_key, safe="")
         query = f"protocol={PROTOCOL}&client=antiphon-python&version={__version__}"
-        return f"ws{self.http_url.removeprefix('http')}/app/{key}?{query}"
+        scheme = "wss" if self.secure else "ws"
+        return f"{self._url(scheme, self.host)}/app/{key}?{query}"
+
+    def _url(self, scheme: str, host: str) -> str:
+        bracketed = f"[{host}]" if ":" in host else host
+        return f"{scheme}://{bracketed}:{self.port}{self.path}"
 
     @property
     def auth_url(self) -> str:
@@ -197,6 +205,7 @@ def _laravel(env: Mapping[str, str], source: str) -> dict[str, Any]:
         here: dict[str, Any] = {field: env[name] for field, name in names.items() if env.get(name)}
         if prefix == "PUSHER" and "host" not in here and env.get("PUSHER_APP_CLUSTER"):
             here["host"] = f"ws-{env['PUSHER_APP_CLUSTER']}.pusher.com"
+            here["http_host"] = f"api-{env['PUSHER_APP_CLUSTER']}.pusher.com"
         if "port" in here:
             here["port"] = _port(here["port"], names["port"], source)
         # A key without its own host must not inherit the other prefix's host.
@@ -244,7 +253,7 @@ def _clean_host(host: str) -> str:
             ipaddress.IPv6Address(bare)
     except ValueError:
         bare = ""
-    if not bare or any(c in bare for c in "/?#@[] "):
+    if not bare.isprintable() or not bare or any(c in bare for c in "/?#@[] "):
         raise SettingsError(f"{host!r} is no host name: give it without scheme, port and path.")
     return bare
 

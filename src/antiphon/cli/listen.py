@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import sys
 from collections.abc import Sequence
 
 from antiphon.chat import RestClient
-from antiphon.client import Client, Observation
-from antiphon.errors import AuthorizationFailed, SettingsError
+from antiphon.client import Client, Observation, Subscribed
+from antiphon.errors import SettingsError, SubscriptionFailed
 from antiphon.protocol.channels import needs_authorization
 from antiphon.protocol.frames import Event
 from antiphon.settings import Settings
@@ -44,7 +46,7 @@ async def listen(
         credentials: Who listens.
         printer: Where to.
         channels: What to subscribe to; the user's own channel by default.
-        max_attempts: Attempts to connect in a row; None for no end.
+        max_attempts: Attempts to reconnect in a row; None for no end.
         max_events: Events after which to end; None for no end.
         stop: Ends it when set.
 
@@ -54,7 +56,7 @@ async def listen(
         LoginFailed: The backend does not know this user.
         ApiError: The backend could not be asked.
         ConnectionFailed: Given up.
-        AuthorizationFailed: Every channel was refused.
+        SubscriptionFailed: Every channel was refused.
     """
     token, own = await _become(settings, credentials, printer)
     names = list(channels) or own
@@ -99,7 +101,7 @@ class _Listener:
         self._printer = printer
         self._left = max_events
         self._stop = stop
-        self._refused: dict[str, AuthorizationFailed] = {}
+        self._refused: dict[str, SubscriptionFailed] = {}
         client.observe(self._observe)
 
     async def run(self) -> None:
@@ -120,9 +122,16 @@ class _Listener:
         await self._client.wait_closed()
 
     def _observe(self, observation: Observation) -> None:
-        self._printer.observe(observation, self._client.socket_id)
+        try:
+            self._printer.observe(observation, self._client.socket_id)
+        except BrokenPipeError:
+            # Whoever read has gone, such as `head`; what is still buffered goes nowhere.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            self._stop.set()
         match observation:
-            case AuthorizationFailed():
+            case Subscribed(channel=name):
+                self._refused.pop(name, None)
+            case SubscriptionFailed():
                 self._refused[observation.channel] = observation
                 if len(self._refused) == len(self._client.channels):
                     self._stop.set()

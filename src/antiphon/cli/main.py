@@ -126,7 +126,7 @@ def listen_command(
         list[str] | None, typer.Option(help="Subscribe to this; repeatable; or one's own.")
     ] = None,
     max_attempts: Annotated[
-        int, typer.Option(help="Attempts to connect in a row; 0 for no end.", min=0)
+        int, typer.Option(help="Attempts to reconnect in a row; 0 for no end.", min=0)
     ] = 5,
     max_events: Annotated[int, typer.Option(help="End after so many events.", min=0)] = 0,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,

@@ -48,6 +48,14 @@ class Authorization(msgspec.Struct, frozen=True):
     channel_data: str | None = None
     shared_secret: str | None = None
 
+    def __repr__(self) -> str:
+        """Neither signature nor key."""
+        return f"Authorization(channel_data={self.channel_data!r})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """The same for Rich."""
+        return [("", repr(self))]
+
 
 class Authorizer(Protocol):
     """Signs channels; asked anew for every channel at every connection."""

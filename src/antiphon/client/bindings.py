@@ -40,11 +40,14 @@ class Host(Protocol):
     def report(self, error: AntiphonError) -> None:
         """Tell whoever observes errors."""
 
+    def runs_here(self) -> bool:
+        """Whether the present task is one of the client's: a handler, or what it calls."""
+
 
 class Binding:
     """A handler that is bound; `unbind()` takes it off."""
 
-    __slots__ = ("_bindings", "_stop", "event", "handler", "sink")
+    __slots__ = ("_bindings", "_stop", "event", "fail", "handler", "sink")
 
     def __init__(
         self,
@@ -59,9 +62,10 @@ class Binding:
         self.event = event
         self.handler = handler
         self.sink = sink
+        self.fail: Callable[[Exception], None] | None = None
 
     def unbind(self) -> None:
-        """Deliver nothing more to this handler."""
+        """Deliver nothing more to this handler; a call that is under way is finished."""
         self._bindings.remove(self)
         self._stop()
 
@@ -73,11 +77,12 @@ class Bindings:
         host: The client.
     """
 
-    __slots__ = ("_bound", "_closed", "_host", "_sinks", "_sinks_for_all")
+    __slots__ = ("_bound", "_closed", "_host", "_sinks", "_sinks_for_all", "_unfinished")
 
     def __init__(self, host: Host) -> None:
         self._host = host
         self._closed = False
+        self._unfinished: Inbox[tuple[Event, Awaitable[object]]] | None = None
         self._bound: list[Binding] = []
         # Made from `_bound` whenever it changes. Tuples, so that a handler may bind and unbind
         # while it is called.
@@ -98,18 +103,28 @@ class Bindings:
                     self._finish(event, result)
 
     def _finish(self, event: Event, result: object) -> None:
-        """A plain function has given something to await: it gets a task of its own."""
-        if inspect.isawaitable(result):
+        """A plain function has given something to await: that is done in order, and bounded."""
+        if not inspect.isawaitable(result):
+            return
+        if self._unfinished is None:
+            self._unfinished = Inbox(self._host.valve)
+            self._host.spawn(self._finish_all(self._unfinished), "antiphon unfinished handlers")
+        self._unfinished.put((event, result))
 
-            async def finish() -> None:
-                await self._guard(event, result)
-
-            self._host.spawn(finish(), f"antiphon handler of {event.name}")
-
-    async def _guard(self, event: Event, work: Awaitable[object]) -> None:
-        """Await what a handler does, and report how it failed."""
+    async def _finish_all(self, unfinished: Inbox[tuple[Event, Awaitable[object]]]) -> None:
         try:
-            await work
+            while True:
+                event, work = await unfinished.get()
+                await self._guard(event, _itself, work)
+        except StopAsyncIteration:
+            pass
+
+    async def _guard(
+        self, event: Event, handler: Callable[[Any], Awaitable[object]], value: Any
+    ) -> None:
+        """Call and await a handler, and report how it failed."""
+        try:
+            await handler(value)
         except asyncio.CancelledError as exc:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
@@ -165,16 +180,19 @@ class Bindings:
         def put(event: Event) -> None:
             inbox.put((event, decode(event)))
 
-        if self._closed:
-            return Binding(self, event, handler, put, _nothing)
-        work = self._consume(inbox, handler)
-        end = self._host.spawn(work, f"antiphon handler of {event or 'all events'}")
-
         def stop() -> None:
-            inbox.close(discard=True)
-            end()
+            inbox.close(discard=True)  # a call under way is finished
 
-        return self._insert(Binding(self, event, handler, put, stop))
+        def first(event: Event) -> None:
+            # The task is made with the first event: one may bind before there is a loop.
+            name = f"antiphon handler of {binding.event or 'all events'}"
+            self._host.spawn(self._consume(inbox, handler), name)
+            binding.sink = put
+            self._route()
+            put(event)
+
+        binding = Binding(self, event, handler, first, stop)
+        return self._insert(binding)
 
     def stream(
         self, event: str | None, type_: type[Any] | None, *, limit: int, policy: Policy
@@ -187,6 +205,7 @@ class Bindings:
             inbox.put(decode(event))
 
         binding = self._insert(Binding(self, event, None, put, inbox.close))
+        binding.fail = inbox.fail
         return Stream(inbox, binding.unbind)
 
     def once(self, event: str, type_: type[Any] | None, future: asyncio.Future[Any]) -> Binding:
@@ -199,10 +218,19 @@ class Bindings:
 
         return self._insert(Binding(self, event, None, put, _nothing))
 
+    def fail(self, error: Exception) -> None:
+        """Nothing more can come: end the streams with the error."""
+        for binding in tuple(self._bound):
+            if binding.fail is not None:
+                binding.fail(error)
+                binding.unbind()
+
     def close(self) -> None:
         """Take all handlers off, and accept none any more."""
         self._closed = True
         self.unbind(None, None)
+        if self._unfinished is not None:
+            self._unfinished.close()
 
     def remove(self, binding: Binding) -> None:
         """Take a binding off; one that is off already is ignored."""
@@ -239,7 +267,7 @@ class Bindings:
                 event, value = await inbox.get()
             except StopAsyncIteration:
                 return
-            await self._guard(event, handler(value))
+            await self._guard(event, handler, value)
 
 
 def _decoder(type_: type[Any] | None) -> Callable[[Event], Any]:
@@ -289,8 +317,8 @@ def _decode_otherwise(event: Event, decoder: msgspec.json.Decoder[T]) -> T:
         ) from exc
 
 
-def _itself(event: Event) -> Event:
-    return event
+def _itself(value: Any) -> Any:
+    return value
 
 
 def _nothing() -> None:

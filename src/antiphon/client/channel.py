@@ -213,14 +213,17 @@ class Channel:
             binding.unbind()
 
     async def _answer(self, future: asyncio.Future[Any], timeout: float | None) -> Any:
-        """Wait for the server, and keep reading meanwhile, unless no connection will come."""
+        """Wait for what the server sends, unless no connection will come."""
         if self._host.ended is not None:
             raise self._host.ended
         self._waiters.add(future)
         try:
-            with self._host.valve.held_open():
-                async with asyncio.timeout(timeout):
-                    return await future
+            async with asyncio.timeout(timeout):
+                if future in self._answers or self._host.runs_here():
+                    # Who waits in a handler must not wait for itself.
+                    with self._host.valve.held_open():
+                        return await future
+                return await future
         finally:
             self._waiters.discard(future)
 
@@ -308,6 +311,11 @@ class Channel:
     def lost(self) -> None:
         """The connection is gone; the next one joins again."""
         self.move(ChannelState.PENDING)
+
+    def fail(self, error: ConnectionFailed) -> None:
+        """The client has given up: streams end with the error, as does all waiting."""
+        self._bindings.fail(error)
+        self.give_up(error)
 
     def give_up(self, error: ConnectionFailed) -> None:
         """What is waited for will not come: say so."""

@@ -13,6 +13,8 @@ from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+import msgspec
+
 from antiphon.errors import (
     AntiphonError,
     ClientClosed,
@@ -51,6 +53,7 @@ log = logging.getLogger("antiphon.connection")
 log_channel = logging.getLogger("antiphon.channel")
 
 UNAVAILABLE_AFTER = 10.0
+_TLS_ONLY = "The application only accepts TLS: set the scheme to https, and the port to match."
 
 
 class Client:
@@ -69,7 +72,8 @@ class Client:
             number is used if it is smaller.
         pong_timeout: Seconds to wait for the answer.
         connect_timeout: Seconds for the socket to open, and again for the server's first word.
-        max_attempts: Attempts in a row before giving up; None for never.
+        max_attempts: Attempts to reconnect in a row before giving up, not counting the first
+            dial; None for no end.
         min_delay: Seconds between attempts at the least.
         max_delay: Seconds between attempts at the most.
         history: How many of the last events `history` keeps; 0 for none.
@@ -113,6 +117,7 @@ class Client:
         self._url = settings.websocket_url
         self._bindings: Bindings | None = None
         self._observers: tuple[Callable[[Observation], None], ...] = ()
+        self._inboxes: set[Inbox[Any]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._running: asyncio.Task[None] | None = None
         self._connection: Connection | None = None
@@ -136,6 +141,8 @@ class Client:
             ConnectionLost: Likewise, after the server had answered.
             ClientClosed: `disconnect()` or `close()` was called meanwhile.
         """
+        while self._running is not None and self._running.cancelling():
+            await self._ended(self._running)  # a disconnect() is under way
         if self._running is None or self._running.done():
             self._error = None
             self._subscriptions.ended = None
@@ -148,19 +155,28 @@ class Client:
 
     async def disconnect(self) -> None:
         """Close the connection and stay away; channels and handlers are kept for `connect()`."""
-        running, self._running = self._running, None
+        running = self._running
         if running is not None:
-            running.cancel()
-            await asyncio.wait([running])
-        if self.state not in (ConnectionState.FAILED, ConnectionState.INITIALIZED):
-            self._move(ConnectionState.DISCONNECTED)
-        self._settle(ClientClosed("The client was closed."))
+            if not running.cancelling():
+                running.cancel()
+            await self._ended(running)
+        if self._running is None:
+            self._settle(ClientClosed("The client was closed."))
+
+    async def _ended(self, running: asyncio.Task[None]) -> None:
+        """Wait for the reconnect loop to end; whoever waits may be cancelled, it is not."""
+        await asyncio.wait([running])
+        if self._running is running:
+            self._running = None
 
     async def close(self) -> None:
         """Disconnect and let go of everything: channels, handlers, streams, the authorizer."""
         await self.disconnect()
         self._subscriptions.close()
-        self.unbind()
+        if self._bindings is not None:
+            self._bindings.close()
+        for inbox in tuple(self._inboxes):
+            inbox.close()
         self._observers, self._bindings = (), None
         tasks = [task for task in self._tasks if task is not asyncio.current_task()]
         for task in tasks:
@@ -294,12 +310,19 @@ class Client:
 
     def _observations(self, kind: type[T]) -> Stream[T]:
         inbox: Inbox[T] = Inbox(self.valve, policy="drop_oldest")
+        self._inboxes.add(inbox)
 
         def put(observation: object) -> None:
             if isinstance(observation, kind):
                 inbox.put(observation)
 
-        return Stream(inbox, self.observe(put))
+        remove = self.observe(put)
+
+        def detach() -> None:
+            self._inboxes.discard(inbox)
+            remove()
+
+        return Stream(inbox, detach)
 
     # The reconnect loop
 
@@ -312,12 +335,15 @@ class Client:
                 closed, lasted = await self._connect_once()
                 self._backoff.connection_lasted(lasted)
                 if closed.action is Action.USE_TLS and not self._switch_to_tls():
-                    return self._fail(_error_of(closed))
+                    return self._fail(Refused(_TLS_ONLY, code=closed.code))
                 delay = self._backoff.next_delay(closed.action)
                 if delay is None:
                     return self._fail(self._last_error(closed))
                 self._lost(_error_of(closed))
                 await self._pause(delay)
+        except asyncio.CancelledError:
+            self._move(ConnectionState.DISCONNECTED)
+            raise
         except Exception as exc:  # ours, and nobody awaits this task
             log.exception("the reconnect loop failed")
             self._fail(ConnectionFailed(f"An error in antiphon itself: {exc!r}"))
@@ -396,10 +422,11 @@ class Client:
         return type(error)(f"Given up after {attempts} retries. {error}", code=error.code)
 
     def _switch_to_tls(self) -> bool:
-        """Use wss from now on; False if it is used already (close code 4000)."""
-        if self._url.startswith("wss"):
+        """Use TLS from now on (close code 4000); False if nobody can know where it is spoken."""
+        if self.settings.secure or self.settings.port != 80:
             return False
-        self._url = "wss" + self._url.removeprefix("ws")
+        secure = msgspec.structs.replace(self.settings, scheme="https", port=443)
+        self._url = secure.websocket_url
         return True
 
     # State
@@ -416,6 +443,8 @@ class Client:
         """Let go who waits in `connect()`, and, if all is over, who waits for a channel."""
         if error is not None:
             self._subscriptions.end(error)
+            if self._bindings is not None and self.state is ConnectionState.FAILED:
+                self._bindings.fail(error)
         settled, self._settled = self._settled, None
         if settled is None or settled.done():
             return
@@ -475,6 +504,10 @@ class Client:
                 task.cancel()
 
         return end
+
+    def runs_here(self) -> bool:
+        """Whether the present task is one of this client's: a handler, or what it calls."""
+        return asyncio.current_task() in self._tasks
 
     def report(self, error: AntiphonError) -> None:
         """Tell whoever observes errors; with nobody there, the log has it."""

@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping
 from time import monotonic
 from typing import Final
 
-from antiphon.protocol.client import ClientProtocol, Received
+from antiphon.protocol.client import ClientProtocol, Received, State
 from antiphon.protocol.closing import Action
-from antiphon.protocol.events import Closed
+from antiphon.protocol.events import Closed, Connected
 from antiphon.protocol.frames import Event
 
 from .flow import Valve
@@ -70,7 +70,7 @@ class Connection:
             url, self, timeout=timeout, ssl_context=ssl_context, headers=headers
         )
         self._flush()
-        self._valve.connect(self._link.read)
+        self._obey_valve()
         self._arm()
         if self.closed.done():
             self._link.close()
@@ -128,6 +128,7 @@ class Connection:
     def alive(self) -> None:
         """A WebSocket ping or pong has arrived."""
         self.protocol.receive_activity(monotonic())
+        self._arm()
 
     def disconnected(self, code: int | None, reason: str) -> None:
         """The socket is closed."""
@@ -138,7 +139,14 @@ class Connection:
 
     # Time
 
+    def _obey_valve(self) -> None:
+        # Not before the handshake is done: a slow handler must not keep it from being heard.
+        if self._link is not None and self.protocol.state is State.OPEN:
+            self._valve.connect(self._link.read)
+
     def _arm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
         due = self.protocol.next_timer()
         if due is not None and self._link is not None:
             delay = max(0.0, due - monotonic())
@@ -146,16 +154,20 @@ class Connection:
 
     def _tick(self) -> None:
         if not self._valve.is_open:
-            # Nothing is heard because nothing is read: that is not the peer's silence.
-            self.protocol.receive_activity(monotonic())
+            # Nothing is heard because nothing is read: that is not the peer's silence. Its own
+            # pings are not read either, so it is told that this end lives.
+            self.protocol.keep_alive(monotonic())
         self._handle(self.protocol.handle_timer(monotonic()))
-        self._arm()
 
     def _handle(self, event: Received | None) -> None:
         self._flush()
         if event is None:
+            self._arm()  # a pong may have brought the next ping forward
             return
         self._notify(event)
+        if isinstance(event, Connected):
+            self._obey_valve()
+            self._arm()
         if isinstance(event, Closed) and not self.closed.done():
             self.closed.set_result(event)
             if self._link is not None:

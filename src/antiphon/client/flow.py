@@ -6,9 +6,11 @@ A synchronous handler needs none of this: it runs where the event arrives.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from threading import get_ident
 from types import TracebackType
 from typing import Any, Final, Generic, Literal, Self, TypeVar
 
@@ -87,6 +89,7 @@ class Inbox(Generic[T]):
         self._items: deque[T] = deque(maxlen=limit if policy == "drop_oldest" else None)
         self._waiter: asyncio.Future[None] | None = None
         self._closed = False
+        self._error: Exception | None = None
         self._shut = False
         self.dropped = 0
 
@@ -107,11 +110,14 @@ class Inbox(Generic[T]):
 
         Raises:
             StopAsyncIteration: The inbox is closed and empty.
+            ConnectionFailed: It is empty, and nothing more can come.
             RuntimeError: Another task is waiting here already.
         """
         if self._waiter is not None:
             raise RuntimeError("Another task reads this stream; open one for each.")
         while not self._items:
+            if self._error is not None:
+                raise self._error
             if self._closed:
                 raise StopAsyncIteration
             self._waiter = asyncio.get_running_loop().create_future()
@@ -123,6 +129,11 @@ class Inbox(Generic[T]):
         if self._shut and len(self._items) <= self._limit // 2:
             self._reopen()
         return item
+
+    def fail(self, error: Exception) -> None:
+        """Take nothing more, and let the consumer know why."""
+        self._error = error
+        self.close()
 
     def close(self, *, discard: bool = False) -> None:
         """Take nothing more; what is there can still be had, unless it is discarded."""
@@ -145,13 +156,16 @@ class Inbox(Generic[T]):
 class Stream(Generic[T]):
     """An asynchronous iterator over what arrives from now on.
 
-    It ends with the channel or the client. Leaving the loop and dropping the stream frees it;
-    `close()`, or using it as a context manager, says so outright.
+    It ends when the channel is left or the client closed, and raises the `ConnectionFailed` with
+    which a client gives up. Leaving the loop and dropping the stream frees it; `close()`, or using
+    it as a context manager, says so outright.
     """
 
     def __init__(self, inbox: Inbox[T], detach: Callable[[], None]) -> None:
         self._inbox = inbox
         self._detach = detach
+        self._loop = _running_loop()
+        self._thread = get_ident()
 
     @property
     def dropped(self) -> int:
@@ -181,5 +195,22 @@ class Stream(Generic[T]):
         self.close()
 
     def __del__(self) -> None:
-        # A full inbox nobody reads would keep the socket from being read for ever.
-        self.close()
+        # A full inbox nobody reads would keep the socket from being read for ever. The last
+        # reference may go in any thread, and after the loop has ended.
+        if get_ident() == self._thread:
+            self.close()
+        elif self._loop is not None:
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(_release, self._inbox, self._detach)
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+def _release(inbox: Inbox[Any], detach: Callable[[], None]) -> None:
+    detach()
+    inbox.close()

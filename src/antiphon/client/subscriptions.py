@@ -11,7 +11,12 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, Protocol
 
-from antiphon.errors import AntiphonError, ConnectionFailed, SubscriptionFailed
+from antiphon.errors import (
+    AntiphonError,
+    ClientClosed,
+    ConnectionFailed,
+    SubscriptionFailed,
+)
 from antiphon.protocol.channels import check_channel_name, needs_authorization
 from antiphon.protocol.client import Received
 from antiphon.protocol.events import (
@@ -66,6 +71,8 @@ class Subscriptions:
         self._authorizing = asyncio.Semaphore(AUTHORIZATIONS_AT_ONCE)
         # The connection on which channels are subscribed; None while there is none.
         self._connection: Connection | None = None
+        # Ends the requests for signatures that are good for this connection only.
+        self._ends: list[Callable[[], None]] = []
 
     # The life of a connection
 
@@ -78,6 +85,9 @@ class Subscriptions:
     def lost(self) -> None:
         """The connection is gone; nothing is subscribed any more."""
         self._connection = None
+        ends, self._ends = self._ends, []
+        for end in ends:
+            end()
         for channel in list(self.channels.values()):
             channel.lost()
 
@@ -85,7 +95,10 @@ class Subscriptions:
         """No connection will come: let go who waits to be subscribed."""
         self.ended = error
         for channel in list(self.channels.values()):
-            channel.give_up(error)
+            if isinstance(error, ClientClosed):
+                channel.give_up(error)
+            else:
+                channel.fail(error)
 
     def close(self) -> None:
         """Leave all channels, with their handlers and streams."""
@@ -105,6 +118,8 @@ class Subscriptions:
         channel = self.channels.get(name)
         if channel is not None:
             channel.holds += 1
+            if channel.state is ChannelState.FAILED and self._connection is not None:
+                self._subscribe(channel, self._connection)
             return channel
         check_channel_name(name)
         if needs_authorization(name) and self._authorizer is None:
@@ -137,6 +152,10 @@ class Subscriptions:
         """Run a task that ends with the client."""
         return self._host.spawn(work, name)
 
+    def runs_here(self) -> bool:
+        """Whether the present task is one of the client's."""
+        return self._host.runs_here()
+
     def report(self, error: AntiphonError) -> None:
         """Tell whoever observes errors."""
         self._host.report(error)
@@ -148,7 +167,8 @@ class Subscriptions:
         if not needs_authorization(channel.name):
             connection.subscribe(channel.name, None, None)
             return
-        self.spawn(self._authorize(channel, connection), f"antiphon authorize {channel.name}")
+        work = self._authorize(channel, connection)
+        self._ends.append(self.spawn(work, f"antiphon authorize {channel.name}"))
 
     async def _authorize(self, channel: Channel, connection: Connection) -> None:
         """Get a signature for this connection, and subscribe with it."""
@@ -163,9 +183,13 @@ class Subscriptions:
                 answer = await self._authorizer.authorize(channel.name, socket_id)
         except SubscriptionFailed as exc:
             error = exc
-        except Exception as exc:
+        except (Exception, asyncio.CancelledError) as exc:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            # A foreign exception's text may hold an address with a token: its name must do.
             error = SubscriptionFailed(
-                f"The authorizer failed for {channel.name}: {type(exc).__name__}: {exc}",
+                f"The authorizer failed for {channel.name} with {type(exc).__name__}.",
                 channel=channel.name,
             )
             error.__cause__ = exc

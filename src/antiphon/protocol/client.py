@@ -40,6 +40,8 @@ Errors are values here; none of them is raised, and none of them ends the connec
 
 MAX_MESSAGE_SIZE: Final = 10 * 1024 * 1024
 _MIN_ACTIVITY_TIMEOUT: Final = 10.0
+_LEAST_TIMEOUT: Final = 1.0
+_SIGN_IN: Final = "pusher:signin"
 
 
 class State(Enum):
@@ -83,7 +85,7 @@ class ClientProtocol:
         self._last_heard = now
         self._pinged_at: float | None = None
         self._outgoing: list[bytes] = []
-        # Subscribes without an answer yet, oldest first: servers answer them in order.
+        # Subscribes (and a sign-in) without an answer yet, oldest first: answers come in order.
         self._pending: dict[str, None] = {}
         # The last frame, if it was an error that says when to come back: servers that cannot
         # close with a code say it so.
@@ -131,6 +133,11 @@ class ClientProtocol:
     def receive_activity(self, now: float) -> None:
         """Take note of a WebSocket ping or pong: the peer lives."""
         self._last_heard = now
+
+    def keep_alive(self, now: float) -> None:
+        """Tell the peer that this end lives, and take its silence for the reader's own doing."""
+        self._last_heard = now
+        self._outgoing.append(encode("pusher:ping", {}))
 
     def receive_close(self, code: int | None, reason: str = "") -> Closed | None:
         """Take the end of the connection.
@@ -218,7 +225,8 @@ class ClientProtocol:
 
     def sign_in(self, auth: str, user_data: str) -> None:
         """Say who the user is; `SignedIn` follows."""
-        self._outgoing.append(encode("pusher:signin", {"auth": auth, "user_data": user_data}))
+        self._pending[_SIGN_IN] = None
+        self._outgoing.append(encode(_SIGN_IN, {"auth": auth, "user_data": user_data}))
 
     # The handshake
 
@@ -235,7 +243,7 @@ class ClientProtocol:
             return self._close(Action.BACK_OFF, None, "The server gave no socket_id.")
         # pusher-js fails without it; a missing number costs us nothing.
         if isinstance(timeout, int | float) and 0 < timeout < self.activity_timeout:
-            self.activity_timeout = float(timeout)
+            self.activity_timeout = min(self.activity_timeout, max(float(timeout), _LEAST_TIMEOUT))
         self.state = State.OPEN
         self.socket_id = socket_id
         return Connected(socket_id, self.activity_timeout)
@@ -271,7 +279,12 @@ class ClientProtocol:
         if code == Code.UNAUTHORIZED and "unauthorized" in words:
             return next((name for name in self._pending if needs_authorization(name)), None)
         if code == Code.RECONNECT and "invalid message" in words:
-            return next((name for name in self._pending if name.startswith("presence-")), None)
+            odd = (n for n in self._pending if n == _SIGN_IN or n.startswith("presence-"))
+            name = next(odd, None)
+            if name == _SIGN_IN:  # Reverb knows no sign-in
+                del self._pending[name]
+                return None
+            return name
         return None
 
     def _on_subscription_succeeded(self, event: Event) -> Received:
@@ -326,11 +339,12 @@ class ClientProtocol:
         return event if event.channel is None else CacheMissed(event.channel)
 
     def _on_signin_success(self, event: Event) -> Received:
+        self._answered(_SIGN_IN)
         data = event.data
         # `user_data` is JSON in a string, inside `data`, which is JSON in a string.
         user = Event(name="", raw=data.get("user_data") if isinstance(data, dict) else None).data
         id_ = user.get("id") if isinstance(user, dict) else None
-        if not isinstance(id_, str | int) or id_ == "":
+        if not isinstance(id_, str | int) or isinstance(id_, bool) or id_ == "":
             return event
         return SignedIn(str(id_), user)
 

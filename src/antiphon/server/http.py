@@ -11,11 +11,14 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from antiphon.errors import SettingsError
 
 __all__ = ["HttpServer"]
 
+REQUEST_TIMEOUT: Final = 10.0
+MAX_HEAD: Final = 16 * 1024
 _STARTUP_POLL: Final = 0.002
 _BACKLOG: Final = 2048
 _GRACE: Final = 5
@@ -43,6 +46,7 @@ class HttpServer:
         self.port = port
         self._config = uvicorn.Config(
             app,
+            http=_Http,
             ws=websocket or "none",  # type: ignore[arg-type]  # any callable serves
             log_config=None,
             log_level="warning",
@@ -69,11 +73,15 @@ class HttpServer:
         listener = self._listen()
         self._uvicorn = _Uvicorn(self._config)
         self._serving = asyncio.create_task(self._uvicorn.serve([listener]), name="antiphon http")
-        while not self._uvicorn.started:
-            if self._serving.done():
-                listener.close()
-                raise SettingsError("The application did not start; its log says why.")
-            await asyncio.sleep(_STARTUP_POLL)
+        try:
+            while not self._uvicorn.started:
+                if self._serving.done():
+                    raise SettingsError("The application did not start; its log says why.")
+                await asyncio.sleep(_STARTUP_POLL)
+        except BaseException:
+            await self.stop()
+            listener.close()
+            raise
 
     def stop_accepting(self) -> None:
         """Take no further connections; those that are there go on."""
@@ -125,6 +133,62 @@ class HttpServer:
         if exc.errno == errno.EADDRINUSE:
             return SettingsError(f"{where}: another program listens there already.")
         return SettingsError(f"{where}: {exc.strerror or exc}.")
+
+
+class _Http(HttpToolsProtocol):
+    """uvicorn's HTTP, with a limit to what a stranger may send, and how slowly.
+
+    A request has 10 seconds from its first byte to its last, and 16 KiB for its head.
+    """
+
+    _deadline: asyncio.TimerHandle | None = None
+    _head: int | None = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._begin()
+
+    def data_received(self, data: bytes) -> None:
+        if self._head is not None:
+            self._head += len(data)
+            if self._head > MAX_HEAD and not self._is_head_done(data):
+                self.send_400_response("The request's head is too large.")
+                return
+        super().data_received(data)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._begin()
+
+    def on_headers_complete(self) -> None:
+        self._head = None
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self._end()
+
+    def handle_websocket_upgrade(self) -> None:
+        self._end()
+        super().handle_websocket_upgrade()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end()
+        super().connection_lost(exc)
+
+    def _is_head_done(self, data: bytes) -> bool:
+        # One read may bring a small head and the whole of a large body.
+        return self._head == len(data) and 0 <= data.find(b"\r\n\r\n") <= MAX_HEAD
+
+    def _begin(self) -> None:
+        self._head = 0
+        if self._deadline is None:
+            self._deadline = self.loop.call_later(REQUEST_TIMEOUT, self.transport.close)
+
+    def _end(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
 
 
 class _Uvicorn(uvicorn.Server):

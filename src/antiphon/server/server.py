@@ -27,6 +27,7 @@ __all__ = ["Server"]
 
 log = logging.getLogger("antiphon.server")
 
+CLOSE_PATIENCE: Final = 1.0
 _MAX_ID: Final = 1_000_000_000
 _PROTOCOLS: Final = ("5", "6", "7")
 
@@ -115,8 +116,10 @@ class Server:
             for session in list(hub.sockets.values()):
                 assert isinstance(session, Session)
                 session.close(Code.RECONNECT, "The server is going down; reconnect")
+        # Before uvicorn ends: from Python 3.12 on, a listener waits for its connections.
+        await self._websockets.close(CLOSE_PATIENCE)
         await http.stop()
-        await self._websockets.abort()
+        await self._websockets.close(0)  # who was upgrading meanwhile
         log.info("stopped")
 
     async def __aenter__(self) -> Self:

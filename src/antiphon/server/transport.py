@@ -8,6 +8,7 @@ used here and nowhere else, `pyproject.toml` pins its version, and a test covers
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import re
 from collections.abc import Callable
@@ -121,8 +122,9 @@ class Link(WSListener):
         words = reason.encode()[:123].decode("utf-8", "ignore")
         # picows takes any code; its stubs know only RFC 6455's own.
         transport.send_close(cast("WSCloseCode", code), words.encode())
-        loop = asyncio.get_running_loop()
-        self._hangup = loop.call_later(CLOSE_TIMEOUT, transport.disconnect, False)
+        self._hang_up_soon(transport)
+        # Not at once: it may be a fan-out's write that has found out.
+        asyncio.get_running_loop().call_soon(self._leave)
 
     def _is_closing(self) -> bool:
         # picows closes by itself on what RFC 6455 forbids, a moment before it hangs up.
@@ -177,10 +179,8 @@ class Link(WSListener):
         self._write = _drop
         if self._hangup is not None:
             self._hangup.cancel()
-        receiver, self.receiver = self.receiver, None
         self._transport = None
-        if receiver is not None:
-            receiver.disconnected()
+        self._leave()
 
     def pause_writing(self) -> None:
         """The peer reads more slowly than it is written to."""
@@ -230,7 +230,20 @@ class Link(WSListener):
             self._closing = True
             code = frame.get_close_code()
             transport.send_close(code if code != WSCloseCode.NO_INFO else WSCloseCode.OK)
+        self._leave()
+        self._hang_up_soon(transport)  # what it has not read may never be read
         transport.disconnect()
+
+    def _hang_up_soon(self, transport: WSTransport) -> None:
+        if self._hangup is None:
+            loop = asyncio.get_running_loop()
+            self._hangup = loop.call_later(CLOSE_TIMEOUT, transport.disconnect, False)
+
+    def _leave(self) -> None:
+        """Tell the owner, once, that nothing more comes."""
+        receiver, self.receiver = self.receiver, None
+        if receiver is not None:
+            receiver.disconnected()
 
     def _too_big(self) -> None:
         self.close(1009, f"A message may have {self.max_message_size} bytes")
@@ -261,11 +274,12 @@ class WebSockets:
         self._accept = accept
         self._max_message_size = max_message_size
         self._open: set[asyncio.BaseTransport] = set()
+        self._empty = asyncio.Event()
 
     def __call__(self, **_uvicorn: Any) -> asyncio.BaseProtocol:
         """A protocol for one connection."""
         return _WebSocketProtocol(
-            self._open,
+            self,
             None,
             None,
             False,
@@ -283,12 +297,32 @@ class WebSockets:
             _READ_BUFFER,
         )
 
-    async def abort(self) -> None:
-        """Hang up on whoever is still there, and wait until the sockets are closed."""
-        while self._open:
-            for transport in self._open:
-                cast("asyncio.Transport", transport).abort()
-            await asyncio.sleep(0)
+    async def close(self, timeout: float) -> None:
+        """Wait for connections that are closing, then hang up on whoever is still there.
+
+        Args:
+            timeout: Seconds to wait for the peers' agreement.
+        """
+        await self._emptied(timeout)
+        for transport in tuple(self._open):
+            cast("asyncio.Transport", transport).abort()
+        await self._emptied(CLOSE_TIMEOUT)
+
+    def opened(self, transport: asyncio.BaseTransport) -> None:
+        """A connection is there."""
+        self._open.add(transport)
+        self._empty.clear()
+
+    def closed(self, transport: asyncio.BaseTransport) -> None:
+        """A connection is gone."""
+        self._open.discard(transport)
+        if not self._open:
+            self._empty.set()
+
+    async def _emptied(self, timeout: float) -> None:
+        if self._open:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._empty.wait(), timeout)
 
     def _listener(self, request: WSUpgradeRequest) -> Link | None:
         path, _, query = request.path.decode("latin-1").partition("?")
@@ -298,19 +332,19 @@ class WebSockets:
 class _WebSocketProtocol(WSProtocol):  # type: ignore[misc]  # not in picows's stubs
     """Takes the upgrade request, which uvicorn has read already, as if it had come in."""
 
-    def __init__(self, everyone: set[asyncio.BaseTransport], *settings: Any) -> None:
+    def __init__(self, everyone: WebSockets, *settings: Any) -> None:
         super().__init__(*settings)
         self._everyone = everyone
         self._mine: asyncio.BaseTransport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._mine = transport
-        self._everyone.add(transport)
+        self._everyone.opened(transport)
         super().connection_made(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._mine is not None:
-            self._everyone.discard(self._mine)
+            self._everyone.closed(self._mine)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
