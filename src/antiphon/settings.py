@@ -130,13 +130,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             SettingsError: The file cannot be read, or a value cannot be used.
         """
-        values: dict[str, Any] = {}
         environ = os.environ if environ is None else environ
+        values: dict[str, Any] = {"app_key": ""}
         if env_file is not None:
-            values |= _laravel(_read_env_file(env_file, environ), str(env_file))
-        values |= _laravel(environ, "the environment")
-        values |= {name: value for name, value in overrides.items() if value}
-        return cls(**{"app_key": "", **values})
+            _overlay(values, _laravel(_read_env_file(env_file, environ), str(env_file)))
+        _overlay(values, _laravel(environ, "the environment"))
+        _overlay(values, overrides)
+        return cls(**values)
 
 
 class App(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -209,10 +209,20 @@ def _laravel(env: Mapping[str, str], source: str) -> dict[str, Any]:
         if "port" in here:
             here["port"] = _port(here["port"], names["port"], source)
         # A key without its own host must not inherit the other prefix's host.
-        found = {**found, **here} if "app_key" not in here else here
+        if "app_key" in here:
+            found = {}
+        _overlay(found, here)
     if env.get("APP_URL"):
         found["api_url"] = env["APP_URL"]
     return found
+
+
+def _overlay(values: dict[str, Any], further: Mapping[str, Any]) -> None:
+    """Put what is given over what is there; a host brings its HTTP API along."""
+    given = {name: value for name, value in further.items() if value}
+    if "host" in given:
+        values.pop("http_host", None)
+    values |= given
 
 
 def _port(text: str, name: str, source: str) -> int:
@@ -249,7 +259,7 @@ def _clean_host(host: str) -> str:
     """A name or address as it is; an IPv6 address without its brackets."""
     bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     try:
-        if ":" in bare:
+        if ":" in bare or bare != host:
             ipaddress.IPv6Address(bare)
     except ValueError:
         bare = ""

@@ -143,17 +143,16 @@ class _Http(HttpToolsProtocol):
 
     _deadline: asyncio.TimerHandle | None = None
     _head: int | None = 0
+    _tail = b""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._begin()
 
     def data_received(self, data: bytes) -> None:
-        if self._head is not None:
-            self._head += len(data)
-            if self._head > MAX_HEAD and not self._is_head_done(data):
-                self.send_400_response("The request's head is too large.")
-                return
+        if self._head is not None and self._grows_too_large(data):
+            self.send_400_response("The request's head is too large.")
+            return
         super().data_received(data)
 
     def on_message_begin(self) -> None:
@@ -166,6 +165,7 @@ class _Http(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         super().on_message_complete()
+        self._head, self._tail = 0, b""
         self._end()
 
     def handle_websocket_upgrade(self) -> None:
@@ -176,12 +176,15 @@ class _Http(HttpToolsProtocol):
         self._end()
         super().connection_lost(exc)
 
-    def _is_head_done(self, data: bytes) -> bool:
-        # One read may bring a small head and the whole of a large body.
-        return self._head == len(data) and 0 <= data.find(b"\r\n\r\n") <= MAX_HEAD
+    def _grows_too_large(self, data: bytes) -> bool:
+        """Count the head's bytes; one read may bring its end and the whole of a large body."""
+        seen = self._tail + data
+        end = seen.find(b"\r\n\r\n")
+        self._head = (self._head or 0) + (len(data) if end < 0 else max(0, end - len(self._tail)))
+        self._tail = seen[-3:]
+        return self._head > MAX_HEAD
 
     def _begin(self) -> None:
-        self._head = 0
         if self._deadline is None:
             self._deadline = self.loop.call_later(REQUEST_TIMEOUT, self.transport.close)
 
