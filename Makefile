@@ -30,6 +30,11 @@ test: $(DEV)/.ready $(NODE_MODULES) ## All tests (ARGS="tests/protocol -x": some
 	test -z "$$missed" || test "$$CI" != true || { echo "In CI that is a failure."; exit 1; }; \
 	exit $$status
 
+.PHONY: coverage
+coverage: $(DEV)/.ready ## Every branch of protocol/, by its own tests
+	@$(DEV)/bin/coverage run --source=antiphon -m pytest -q tests/protocol
+	@$(DEV)/bin/coverage report --include='*/antiphon/protocol/*' --fail-under=100
+
 .PHONY: check
 check: format lint layers types ## Format, lint, layers and types
 
