@@ -1,6 +1,7 @@
 """The README's client: `python examples/client.py` beside a running `antiphon serve`."""
 
 import asyncio
+import contextlib
 
 from antiphon import Client, Settings
 
@@ -13,4 +14,5 @@ async def main() -> None:
             print(event.data["id"])
 
 
-asyncio.run(main())
+with contextlib.suppress(KeyboardInterrupt):
+    asyncio.run(main())

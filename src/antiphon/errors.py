@@ -63,6 +63,8 @@ __all__ = [
     "Unauthorized",
     "Unreachable",
     "WebhookInvalid",
+    "reason_of",
+    "sentence",
 ]
 
 ErrorKind = Literal["connection", "subscription", "event"]
@@ -245,6 +247,33 @@ class WebhookInvalid(AntiphonError, ValueError):
     """A webhook that did not come from the application's server, or came too late."""
 
     kind: ClassVar[ErrorKind] = "event"
+
+
+def reason_of(exc: BaseException) -> str:
+    """Why an HTTP request got no answer, in words, by the name of the library's exception."""
+    name = type(exc).__name__
+    return _REASONS.get(name, f"it could not be reached ({name})")
+
+
+_REASONS: Final = {
+    "ClientConnectorCertificateError": "its certificate is not trusted",
+    "ClientConnectorSSLError": "it does not speak TLS; is the scheme http there?",
+    "ClientConnectorDNSError": "its name cannot be found; check the host, or the network",
+    "ClientConnectorError": "nothing listens there; is it running?",
+    "ServerDisconnectedError": "it hung up instead of answering",
+    "TimeoutError": "it did not answer in time",
+    "ServerTimeoutError": "it did not answer in time",
+    "ConnectionTimeoutError": "it did not answer in time",
+    "SocketTimeoutError": "it did not answer in time",
+    "InvalidURL": "this is no address",
+    "InvalidUrlClientError": "this is no address",
+    "ValueError": "this is no address",
+}
+
+
+def sentence(text: str) -> str:
+    """Text with one mark at its end."""
+    return text if text.endswith(("?", "!", "…")) else text.rstrip(".") + "."
 
 
 def _one_line(text: str) -> str:

@@ -10,7 +10,7 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
-from .errors import PublishFailed, SettingsError
+from .errors import PublishFailed, SettingsError, reason_of, sentence
 from .protocol import signing
 
 if TYPE_CHECKING:
@@ -58,7 +58,10 @@ class Publisher:
 
     def __init__(self, settings: Settings, *, timeout: float = 10.0) -> None:
         if not settings.app_id or not settings.app_secret:
-            raise SettingsError("Publishing needs app_id and app_secret besides the key.")
+            raise SettingsError(
+                "Publishing needs the application's id and secret: give app_id (--app-id) and"
+                " app_secret (--app-secret), or set REVERB_APP_ID and REVERB_APP_SECRET."
+            )
         self._settings = settings
         self._timeout = timeout
         self._session: aiohttp.ClientSession | None = None
@@ -198,8 +201,7 @@ class Publisher:
         except (aiohttp.ClientError, TimeoutError) as exc:
             # The exception's own text may hold the address with its signature.
             raise PublishFailed(
-                f"The HTTP API at {settings.http_url} could not be reached"
-                f" ({type(exc).__name__}); is the server running there?"
+                sentence(f"No answer from the HTTP API at {settings.http_url}: {reason_of(exc)}")
             ) from None
 
 

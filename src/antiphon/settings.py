@@ -52,12 +52,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         if not self.app_key:
-            raise SettingsError("No application key: give app_key, or set REVERB_APP_KEY.")
+            raise SettingsError(
+                "No application key: give app_key (--app-key), or set REVERB_APP_KEY."
+            )
         if self.scheme not in ("http", "https"):
             raise SettingsError(f"The scheme is http or https, not {self.scheme!r}.")
         msgspec.structs.force_setattr(self, "host", _clean_host(self.host))
         if self.http_host:
             msgspec.structs.force_setattr(self, "http_host", _clean_host(self.http_host))
+        if not isinstance(self.port, int):
+            raise SettingsError(f"The port is a number, not {self.port!r}.")
         if not 0 <= self.port <= 65535:
             raise SettingsError(f"The port lies between 1 and 65535, {self.port} does not.")
         if self.api_url and not _is_address(self.api_url):

@@ -8,7 +8,7 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
-from antiphon.errors import ApiError, LoginFailed
+from antiphon.errors import ApiError, LoginFailed, reason_of, sentence
 
 from .events import Id, Message
 
@@ -227,9 +227,9 @@ class RestClient:
             ) as response:
                 status, raw = response.status, await response.read()
         except (aiohttp.ClientError, TimeoutError, ValueError) as exc:
+            base = _without_credentials(self.api_url)
             raise ApiError(
-                f"The backend at {_without_credentials(self.api_url)} could not be reached"
-                f" ({type(exc).__name__}); is it running there?"
+                sentence(f"No answer from the backend at {base}: {reason_of(exc)}")
             ) from None
         if status >= 300:
             raise _refusal(where, status, raw, self.token)
@@ -261,7 +261,9 @@ def _refusal(where: str, status: int, raw: bytes, token: str) -> ApiError:
         return LoginFailed(
             f"{where} does not accept the token: {message}. Log in again.", code=status
         )
-    return ApiError(f"{where} answered {status}: {message}.", code=status)
+    if status == 404:
+        message += "; is a chat backend there?"
+    return ApiError(sentence(f"{where} answered {status}: {message}"), code=status)
 
 
 class _Refusal(msgspec.Struct):

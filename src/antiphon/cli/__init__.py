@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 
 __all__ = ["run"]
@@ -14,5 +15,11 @@ def run() -> None:
     except ModuleNotFoundError as exc:
         if exc.name not in ("typer", "rich"):
             raise
-        sys.exit("The antiphon command needs more packages: pip install 'antiphon[all]'")
+        sys.exit(
+            "The antiphon command needs more packages: pip install 'antiphon[all]'"
+            " (in a clone: pip install '.[all]')."
+        )
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # whatever the locale says
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     app()

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import shlex
+import shutil
+import sys
 import tempfile
+from collections.abc import Coroutine
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from antiphon.backend import BackendConfig, Store, create_app, hash_password
 from antiphon.chat import (
@@ -18,7 +22,7 @@ from antiphon.chat import (
     UserIsTypingEvent,
 )
 from antiphon.client import Client, Observation
-from antiphon.errors import PayloadInvalid
+from antiphon.errors import EventFailed, PayloadInvalid
 from antiphon.protocol.frames import Event
 from antiphon.server import HttpServer, Server
 from antiphon.settings import App, Settings
@@ -42,8 +46,8 @@ async def demo(printer: LinePrinter, *, once: bool, stop: asyncio.Event) -> None
         stop: Ends it when set.
 
     Raises:
-        TimeoutError: Not all of the conversation was received.
-        AntiphonError: Something did not work.
+        EventFailed: Not all of the conversation was received.
+        AntiphonError: Something else did not work.
     """
     app = App(id="demo", key="demo-key", secret=secrets.token_hex(16))
     with tempfile.TemporaryDirectory(prefix="antiphon-demo-") as folder:
@@ -107,10 +111,26 @@ class _Stage:
             async with client:
                 await client.subscribe(login.user.channel).subscribed(_PATIENCE)
                 token = (await john.login(JOHN[2], PASSWORD)).token
-                await self._converse(ali, john)
-                if not once:
+                await self._until(stop, self._converse(ali, john), once=once)
+                if not once and not stop.is_set():
                     self._invite(token)
                     await stop.wait()
+
+    async def _until(
+        self, stop: asyncio.Event, conversation: Coroutine[Any, Any, None], *, once: bool
+    ) -> None:
+        """Hold the conversation, unless told to stop."""
+        talking, stopped = asyncio.create_task(conversation), asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait([talking, stopped], return_when=asyncio.FIRST_COMPLETED)
+            if talking.done():
+                talking.result()
+            elif once:
+                raise EventFailed("Ended before all of the conversation was received.")
+        finally:
+            talking.cancel()
+            stopped.cancel()
+            await asyncio.wait([talking, stopped])
 
     async def _converse(self, ali: RestClient, john: RestClient) -> None:
         await john.typing(self._conversation)
@@ -122,9 +142,14 @@ class _Stage:
 
     async def _hear(self, kind: type[ChatEvent]) -> None:
         """Wait until Ali has received an event of a kind over the WebSocket."""
-        async with asyncio.timeout(_PATIENCE):
-            while not isinstance(await self._heard.get(), kind):
-                pass
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                while not isinstance(await self._heard.get(), kind):
+                    pass
+        except TimeoutError:
+            raise EventFailed(
+                f"{kind.__name__} was not received within {_PATIENCE:g} seconds."
+            ) from None
 
     def _observe(self, client: Client, observation: Observation) -> None:
         self._printer.observe(observation, client.socket_id)
@@ -152,9 +177,16 @@ class _Stage:
         )
         plain("Listen as John:")
         plain(
-            f"  ANTIPHON_PASSWORD={PASSWORD} antiphon listen --scheme http"
+            f"  ANTIPHON_PASSWORD={PASSWORD} {_command()} listen --scheme http"
             f" --host {settings.host} --port {settings.port} --app-key {settings.app_key}"
             f" --api {self._api_url} --email {JOHN[2]}"
         )
         plain("Ctrl-C ends the demo.")
         plain()
+
+
+def _command() -> str:
+    """What starts antiphon from a terminal, installed or in a clone."""
+    if shutil.which("antiphon"):
+        return "antiphon"
+    return f"{shlex.quote(sys.executable)} -m antiphon"

@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
+from typing import Any, TypeVar
 
 from antiphon.chat import RestClient
 from antiphon.client import Client, Observation, Subscribed
@@ -18,6 +19,8 @@ from antiphon.settings import Settings
 from .output import Printer
 
 __all__ = ["Credentials", "listen"]
+
+T = TypeVar("T")
 
 
 class Credentials:
@@ -46,7 +49,7 @@ async def listen(
         credentials: Who listens.
         printer: Where to.
         channels: What to subscribe to; the user's own channel by default.
-        max_attempts: Attempts to reconnect in a row; None for no end.
+        max_attempts: Attempts to connect in a row; None for no end.
         max_events: Events after which to end; None for no end.
         stop: Ends it when set.
 
@@ -58,15 +61,21 @@ async def listen(
         ConnectionFailed: Given up.
         SubscriptionFailed: Every channel was refused.
     """
-    token, own = await _become(settings, credentials, printer)
+    stop = stop or asyncio.Event()
+    login = await _unless(stop, _become(settings, credentials, printer))
+    if login is None:
+        return
+    token, own = login
     names = list(channels) or own
     if not names:
-        raise SettingsError("Nothing to listen to: give --channel, or --api with --email.")
+        raise SettingsError(
+            "Nothing to listen to: give --channel, or --api with --email or --token."
+        )
     unsigned = [name for name in names if needs_authorization(name) and not settings.auth_url]
     if unsigned:
         raise SettingsError(f"{unsigned[0]} needs a signature: give --api or --auth-url.")
     client = Client(settings, token=token or None, max_attempts=max_attempts)
-    listener = _Listener(client, printer, max_events, stop or asyncio.Event())
+    listener = _Listener(client, printer, max_events, stop)
     try:
         for name in dict.fromkeys(names):
             client.subscribe(name)
@@ -76,10 +85,24 @@ async def listen(
         await client.close()
 
 
+async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
+    """What some work gives; None if it was told to stop before."""
+    stopped, working = asyncio.create_task(stop.wait()), asyncio.create_task(work)
+    try:
+        await asyncio.wait([stopped, working], return_when=asyncio.FIRST_COMPLETED)
+        return working.result() if working.done() else None
+    finally:
+        stopped.cancel()
+        working.cancel()
+        await asyncio.wait([stopped, working])
+
+
 async def _become(
     settings: Settings, credentials: Credentials, printer: Printer
 ) -> tuple[str, list[str]]:
     """Log in, if there is a user: the token, and the user's own channel."""
+    if credentials.email and not settings.api_url:
+        raise SettingsError("To log in there must be a backend: give --api, or set APP_URL.")
     if not settings.api_url or not (credentials.email or credentials.token):
         return credentials.token, []
     async with RestClient(settings.api_url, token=credentials.token) as api:
@@ -122,6 +145,8 @@ class _Listener:
         await self._client.wait_closed()
 
     def _observe(self, observation: Observation) -> None:
+        if isinstance(observation, Event) and self._left == 0:
+            return  # as many as asked for were printed
         try:
             self._printer.observe(observation, self._client.socket_id)
         except BrokenPipeError:
@@ -141,5 +166,5 @@ class _Listener:
     def _count(self) -> None:
         if self._left is not None:
             self._left -= 1
-            if self._left <= 0:
+            if self._left == 0:
                 self._stop.set()

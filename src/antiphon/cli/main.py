@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json as json_lib
 import logging
+import re
 import signal
 import sys
 from collections.abc import Callable, Coroutine
@@ -14,9 +16,10 @@ import typer
 
 from antiphon import __version__
 from antiphon.errors import AntiphonError, InvalidName, SettingsError
+from antiphon.protocol.channels import check_channel_name, check_event_name
 from antiphon.settings import App, Settings
 
-from .output import JsonPrinter, LinePrinter, Printer
+from .output import JsonPrinter, LinePrinter, Printer, printable
 
 __all__ = ["app"]
 
@@ -25,18 +28,32 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-AppKey = Annotated[str, typer.Option(help="The application's key [env: REVERB_APP_KEY].")]
-AppId = Annotated[str, typer.Option(help="The application's id [env: REVERB_APP_ID].")]
+AppKey = Annotated[str, typer.Option(help="The application's key (or REVERB_APP_KEY).")]
+AppId = Annotated[str, typer.Option(help="The application's id (or REVERB_APP_ID).")]
 AppSecret = Annotated[
     str,
-    typer.Option(help="The application's secret; better in the environment [REVERB_APP_SECRET]."),
+    typer.Option(help="The application's secret (or better REVERB_APP_SECRET)."),
 ]
-Host = Annotated[str, typer.Option(help="The server's name or address [env: REVERB_HOST].")]
-Port = Annotated[int, typer.Option(help="Its port; 443 or 80 by scheme.", min=0, max=65535)]
-Scheme = Annotated[str, typer.Option(help="http or https [env: REVERB_SCHEME].")]
+Host = Annotated[
+    str,
+    typer.Option(help="The server's name or address (or REVERB_HOST).", show_default="127.0.0.1"),
+]
+Port = Annotated[
+    int,
+    typer.Option(
+        help="Its port (or REVERB_PORT).",
+        min=0,
+        max=65535,
+        show_default="443 for https, 80 for http",
+    ),
+]
+Scheme = Annotated[
+    str, typer.Option(help="http or https (or REVERB_SCHEME).", show_default="https")
+]
 EnvFile = Annotated[
     Path | None,
     typer.Option("--env", help="A Laravel .env file with REVERB_… or PUSHER_… names."),
@@ -44,6 +61,7 @@ EnvFile = Annotated[
 LogLevel = Annotated[
     str, typer.Option(help="Log to standard error: debug, info, warning or error.")
 ]
+_INTERRUPTED = 130
 Run = Callable[[asyncio.Event], Coroutine[Any, Any, None]]
 
 
@@ -92,14 +110,10 @@ def serve_command(
     _log_to_stderr(log_level)
 
     async def run(stop: asyncio.Event) -> None:
-        if config is not None:
-            await serve(config, host=host, port=port, path=path, stop=stop)
-            return
-        given = Settings.from_env(
-            app_id=app_id, app_key=app_key, app_secret=app_secret, host=host, scheme="http"
-        )
-        one = App(id=given.app_id, key=given.app_key, secret=given.app_secret)
-        await serve(one, host=host, port=port, path=path, stop=stop)
+        if config is not None and (app_id or app_key or app_secret):
+            raise SettingsError("Applications come from --config, or from --app-…: not from both.")
+        apps = config or _one_app(app_id, app_key, app_secret)
+        await serve(apps, host=host, port=port, path=path, stop=stop)
 
     _run(run)
 
@@ -111,7 +125,7 @@ def listen_command(
     host: Host = "",
     port: Port = 0,
     scheme: Scheme = "",
-    api: Annotated[str, typer.Option(help="The chat backend's address [env: APP_URL].")] = "",
+    api: Annotated[str, typer.Option(help="The chat backend's address (or APP_URL).")] = "",
     email: Annotated[
         str, typer.Option(help="Log in as; the password is asked for, or ANTIPHON_PASSWORD.")
     ] = "",
@@ -123,12 +137,15 @@ def listen_command(
         str, typer.Option(help="Address or path that signs channels; /broadcasting/auth.")
     ] = "",
     channel: Annotated[
-        list[str] | None, typer.Option(help="Subscribe to this; repeatable; or one's own.")
+        list[str] | None,
+        typer.Option(help="Subscribe to it; repeatable. By default the user's own."),
     ] = None,
     max_attempts: Annotated[
-        int, typer.Option(help="Attempts to reconnect in a row; 0 for no end.", min=0)
+        int, typer.Option(help="Attempts to connect in a row; 0 for no end.", min=0)
     ] = 5,
-    max_events: Annotated[int, typer.Option(help="End after so many events.", min=0)] = 0,
+    max_events: Annotated[
+        int, typer.Option(help="End after so many events; 0 for no end.", min=0)
+    ] = 0,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
     log_level: LogLevel = "",
 ) -> None:
@@ -192,18 +209,45 @@ def publish_command(
             port=port,
             scheme=scheme,
         )
+        _check_publication(channel, event, data, socket_id)
         async with Publisher(settings) as publisher:
             await publisher.trigger(channel, event, data, socket_id=socket_id or None)
         print(f"Published {event} on {channel}.")
 
-    _run(run)
+    _run(run, ends_at_once=True)
 
 
-def _run(main: Run, printer: Printer | None = None) -> None:
+def _one_app(app_id: str, app_key: str, app_secret: str) -> App:
+    """The application of `serve`'s options, or of the environment."""
+    given = Settings.from_env(app_id=app_id, app_key=app_key, app_secret=app_secret)
+    for option, value in (("--app-id", given.app_id), ("--app-secret", given.app_secret)):
+        if not value:
+            raise SettingsError(f"The application is not complete: give {option}, or --config.")
+    return App(id=given.app_id, key=given.app_key, secret=given.app_secret)
+
+
+def _check_publication(channel: str, event: str, data: str, socket_id: str) -> None:
+    """Refuse what no server would take, and warn of what was hardly meant."""
+    check_channel_name(channel)
+    check_event_name(event)
+    if socket_id and not re.fullmatch(r"\d+\.\d+", socket_id):
+        raise SettingsError(f"{socket_id!r} is no socket id: it is two numbers, as in 123.456.")
+    if data.lstrip().startswith(("{", "[")):
+        try:
+            json_lib.loads(data)
+        except ValueError:
+            print(
+                "antiphon: The data is not JSON, so it goes out as text; JSON has double quotes"
+                " inside and single ones around: '{\"id\": 5}'",
+                file=sys.stderr,
+            )
+
+
+def _run(main: Run, printer: Printer | None = None, *, ends_at_once: bool = False) -> None:
     """Run a command to its end, to Ctrl-C, or to the one line that says why it ended."""
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(_with_signals(main))
+            runner.run(_with_signals(main, ends_at_once))
     except (SettingsError, InvalidName) as exc:
         _end(2, str(exc))
     except AntiphonError as exc:
@@ -214,13 +258,16 @@ def _run(main: Run, printer: Printer | None = None) -> None:
         _end(1, "What was expected did not arrive in time.")
 
 
-async def _with_signals(main: Run) -> None:
-    """Turn Ctrl-C and SIGTERM into a request to stop; a second Ctrl-C means it."""
+async def _with_signals(main: Run, ends_at_once: bool) -> None:
+    """Turn Ctrl-C and SIGTERM into a request to stop; a second Ctrl-C means it.
+
+    A command that only does one thing ends at once, with the status a shell gives for Ctrl-C.
+    """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
 
     def ask() -> None:
-        if stop.is_set():
+        if stop.is_set() or ends_at_once:
             task.cancel()
         stop.set()
 
@@ -232,6 +279,8 @@ async def _with_signals(main: Run) -> None:
     except asyncio.CancelledError:
         if not stop.is_set():
             raise
+        if ends_at_once:
+            raise typer.Exit(_INTERRUPTED) from None
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -244,6 +293,8 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 def _log_to_stderr(level: str) -> None:
     """Log what antiphon has to say, if asked; errors are printed in any case."""
+    # What strangers send to a port is not worth a line each; errors of uvicorn's own are.
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     if not level:
         logging.getLogger("antiphon").addHandler(logging.NullHandler())
         logging.getLogger("antiphon").propagate = False
@@ -251,17 +302,28 @@ def _log_to_stderr(level: str) -> None:
     names = {"debug", "info", "warning", "error"}
     if level.lower() not in names:
         _end(2, f"The log level is one of {', '.join(sorted(names))}, not {level!r}.")
-    logging.basicConfig(
-        level=level.upper(),
-        stream=sys.stderr,
-        format="%(asctime)s %(levelname)-7s %(name)s  %(message)s",
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        _OneLine("%(asctime)s %(levelname)-7s %(name)s  %(message)s"),
     )
+    logging.basicConfig(level=level.upper(), handlers=[handler])
+
+
+class _OneLine(logging.Formatter):
+    """Logs what strangers have said without letting it steer the terminal."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        return printable(super().formatMessage(record))
 
 
 def _missing(extra: str, exc: ModuleNotFoundError) -> NoReturn:
     if (exc.name or "").startswith("antiphon"):
         raise exc
-    _end(1, f"This command needs more packages: pip install 'antiphon[{extra}]'")
+    _end(
+        1,
+        f"This command needs more packages: pip install 'antiphon[{extra}]'"
+        f" (in a clone: pip install '.[{extra}]').",
+    )
 
 
 def _end(status: int, why: str) -> NoReturn:

@@ -6,6 +6,7 @@ can steer the terminal.
 
 from __future__ import annotations
 
+import json
 import sys
 from datetime import UTC, datetime
 from typing import Any, Final, TextIO
@@ -44,13 +45,12 @@ class LinePrinter:
         self._chat = ChatEvents()
         self.last_error: AntiphonError | None = None
 
-    def line(self, level: str, text: str, who: str = "") -> None:
+    def line(self, level: str, text: str) -> None:
         """Print one line."""
         stamp = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S")
-        line = Text(f"[{stamp}] ", style="dim")
-        line.append(f"[{level}] ", style=_STYLES[level])
-        line.append(f"{who + ': ' if who else ''}{printable(text)}")
-        self._console.print(line)
+        self._console.print(
+            Text.assemble((f"[{stamp}] ", "dim"), (f"[{level}] ", _STYLES[level]), printable(text))
+        )
 
     def plain(self, text: str = "") -> None:
         """Print text as it is."""
@@ -66,7 +66,7 @@ class LinePrinter:
             case StateChange(current=ConnectionState.CONNECTED):
                 self.line("SUCCESS", "WebSocket connection opened")
                 self.line("SUCCESS", f"Connected! socket_id={socket_id}")
-            case StateChange(current=ConnectionState.CONNECTING):
+            case StateChange(current=ConnectionState.CONNECTING, error=None):
                 self.line("INFO", "Connecting …")
             case StateChange(current=ConnectionState.UNAVAILABLE):
                 self.line("WARNING", "The server has been unavailable for 10 seconds")
@@ -74,7 +74,8 @@ class LinePrinter:
                 self.line("INFO", "Disconnected")
             case ConnectingIn(seconds, attempt, most):
                 of = f" of {most}" if most is not None else ""
-                self.line("INFO", f"Attempt {attempt}{of} in {seconds:.1f} s")
+                when = f"in {seconds:.1f} s" if seconds else "at once"
+                self.line("INFO", f"Connecting again {when}, attempt {attempt}{of} …")
             case Subscribed(channel):
                 self.line("SUCCESS", f"Subscribed to {channel} ✓")
             case AntiphonError():
@@ -113,9 +114,8 @@ class LinePrinter:
 
     def _details(self, details: dict[str, object]) -> None:
         for name, value in details.items():
-            line = Text(f"  {name}: ", style="dim")
-            line.append(printable(str(value), indent="    "), style="default")
-            self._console.print(line)
+            text = printable(str(value), indent="    ")
+            self._console.print(Text.assemble((f"  {name}: ", "dim"), text))
 
 
 class JsonPrinter:
@@ -158,7 +158,9 @@ class JsonPrinter:
         optional = ("channel", "user_id") if kind != "event" else ("user_id",)
         kept = {k: v for k, v in fields.items() if v is not None or k not in optional}
         line = msgspec.json.encode({"time": now, "kind": kind, **kept}).decode()
-        print(line, file=self._stream, flush=True)
+        # JSON lets DEL and the C1 controls stand as they are; a terminal obeys them.
+        safe = "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in line)
+        print(safe, file=self._stream, flush=True)
 
 
 Printer = LinePrinter | JsonPrinter

@@ -18,6 +18,8 @@ from antiphon.errors import (
     SessionExpired,
     SettingsError,
     Unauthorized,
+    reason_of,
+    sentence,
 )
 from antiphon.protocol import signing
 from antiphon.protocol.channels import Access, access_of
@@ -130,8 +132,8 @@ class HttpAuthorizer:
             raise self._failure(
                 AuthServerError,
                 channel,
-                f"could not be reached ({type(exc).__name__})",
-                "is the backend running there?",
+                "gave no answer",
+                reason_of(exc),
             ) from None
 
     async def close(self) -> None:
@@ -195,7 +197,7 @@ class HttpAuthorizer:
         self, kind: type[F], channel: str, what: str, hint: str, code: int | None = None
     ) -> F:
         url = self.url.partition("?")[0]  # a query may hold a secret
-        return kind(f"{url} {what} for {channel}; {hint}.", channel=channel, code=code)
+        return kind(sentence(f"{url} {what} for {channel}; {hint}"), channel=channel, code=code)
 
 
 class SecretAuthorizer:

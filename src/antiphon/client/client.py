@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -24,10 +25,11 @@ from antiphon.errors import (
     Refused,
     ServerReportedError,
     Unreachable,
+    sentence,
 )
 from antiphon.protocol.backoff import Backoff
 from antiphon.protocol.client import ClientProtocol, Received, adapted_activity_timeout
-from antiphon.protocol.closing import Action
+from antiphon.protocol.closing import Action, Code
 from antiphon.protocol.events import (
     Closed,
     Connected,
@@ -72,8 +74,8 @@ class Client:
             number is used if it is smaller.
         pong_timeout: Seconds to wait for the answer.
         connect_timeout: Seconds for the socket to open, and again for the server's first word.
-        max_attempts: Attempts to reconnect in a row before giving up, not counting the first
-            dial; None for no end.
+        max_attempts: Attempts to connect in a row, the first among them, before giving up;
+            None for no end.
         min_delay: Seconds between attempts at the least.
         max_delay: Seconds between attempts at the most.
         history: How many of the last events `history` keeps; 0 for none.
@@ -110,8 +112,12 @@ class Client:
         self._pong_timeout = pong_timeout
         self._connect_timeout = connect_timeout
         self._backoff = Backoff(
-            random.random, minimum=min_delay, maximum=max_delay, max_attempts=max_attempts
+            random.random,
+            minimum=min_delay,
+            maximum=max_delay,
+            max_attempts=None if max_attempts is None else max(0, max_attempts - 1),
         )
+        self._max_attempts = max_attempts
         self._ssl_context = ssl_context
         self._headers = headers
         self._url = settings.websocket_url
@@ -339,7 +345,7 @@ class Client:
                 delay = self._backoff.next_delay(closed.action)
                 if delay is None:
                     return self._fail(self._last_error(closed))
-                self._lost(_error_of(closed))
+                self._lost(self._error_of(closed))
                 await self._pause(delay)
         except asyncio.CancelledError:
             self._move(ConnectionState.DISCONNECTED)
@@ -383,7 +389,7 @@ class Client:
             raise
         finally:
             connection.drop()
-        self._error = _error_of(closed)
+        self._error = self._error_of(closed)
         lasted = monotonic() - opened_at if closed.opened else 0.0
         if closed.opened and not closed.clean:
             self._activity_timeout = adapted_activity_timeout(
@@ -393,8 +399,9 @@ class Client:
 
     async def _pause(self, delay: float) -> None:
         """Wait for the next attempt, or for `retry_now()`."""
-        self.tell(ConnectingIn(delay, self._backoff.attempts, self._backoff.max_attempts))
-        log.info("dialling again in %.1f s (attempt %d)", delay, self._backoff.attempts)
+        attempt = self._backoff.attempts + 1
+        self.tell(ConnectingIn(delay, attempt, self._max_attempts))
+        log.info("dialling again in %.1f s (attempt %d)", delay, attempt)
         self._hurry.clear()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._hurry.wait(), delay)
@@ -415,11 +422,25 @@ class Client:
         self._settle(error)
 
     def _last_error(self, closed: Closed) -> ConnectionFailed:
-        error = _error_of(closed)
+        error = self._error_of(closed)
         if closed.action is Action.STOP:
             return error
-        attempts = self._backoff.max_attempts
-        return type(error)(f"Given up after {attempts} retries. {error}", code=error.code)
+        count = self._backoff.attempts + 1
+        attempts = "1 attempt" if count == 1 else f"{count} attempts"
+        return type(error)(f"Given up after {attempts}. {error}", code=error.code)
+
+    def _error_of(self, closed: Closed) -> ConnectionFailed:
+        """The error that the end of a connection is."""
+        where = urlsplit(self._url).netloc
+        if closed.action is Action.STOP:
+            hint = "; check the app key" if closed.code == Code.UNKNOWN_APP else ""
+            reason = sentence(f"{closed.reason.rstrip('.')} ({closed.code}){hint}")
+            return Refused(f"{where} refuses this client: {reason}", code=closed.code)
+        if closed.opened:
+            text = sentence(f"The connection to {where} was lost: {closed.reason}")
+            return ConnectionLost(text, code=closed.code)
+        text = closed.reason if where in closed.reason else f"{where}: {closed.reason}"
+        return Unreachable(sentence(text), code=closed.code)
 
     def _switch_to_tls(self) -> bool:
         """Use TLS from now on (close code 4000); False if nobody can know where it is spoken."""
@@ -524,11 +545,3 @@ class Client:
                 observer(observation)
             except Exception:
                 log.exception("an observer raised")
-
-
-def _error_of(closed: Closed) -> ConnectionFailed:
-    """The error that the end of a connection is."""
-    if closed.action is Action.STOP:
-        return Refused(f"The server refuses this client: {closed.reason}", code=closed.code)
-    kind = ConnectionLost if closed.opened else Unreachable
-    return kind(closed.reason, code=closed.code)

@@ -28,7 +28,10 @@ def load_apps(path: str | Path) -> tuple[App, ...]:
         apps = msgspec.convert(document, _File).apps
     except msgspec.ValidationError as exc:
         raise SettingsError(f"{path}: {exc}.") from exc
-    check_apps(apps)
+    try:
+        check_apps(apps)
+    except SettingsError as exc:
+        raise SettingsError(f"{path}: {exc}") from exc
     return apps
 
 
