@@ -252,14 +252,14 @@ class WebhookInvalid(AntiphonError, ValueError):
 def reason_of(exc: BaseException) -> str:
     """Why an HTTP request got no answer, in words, by the name of the library's exception."""
     name = type(exc).__name__
-    return _REASONS.get(name, f"it could not be reached ({name})")
+    return _REASONS.get(name, name)
 
 
 _REASONS: Final = {
     "ClientConnectorCertificateError": "its certificate is not trusted",
     "ClientConnectorSSLError": "it does not speak TLS; is the scheme http there?",
     "ClientConnectorDNSError": "its name cannot be found; check the host, or the network",
-    "ClientConnectorError": "nothing listens there; is it running?",
+    "ClientConnectorError": "nothing listens; is the server running there?",
     "ServerDisconnectedError": "it hung up instead of answering",
     "TimeoutError": "it did not answer in time",
     "ServerTimeoutError": "it did not answer in time",

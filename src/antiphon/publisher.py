@@ -59,8 +59,8 @@ class Publisher:
     def __init__(self, settings: Settings, *, timeout: float = 10.0) -> None:
         if not settings.app_id or not settings.app_secret:
             raise SettingsError(
-                "Publishing needs the application's id and secret: give app_id (--app-id) and"
-                " app_secret (--app-secret), or set REVERB_APP_ID and REVERB_APP_SECRET."
+                "Publishing needs app_id and app_secret (--app-id and --app-secret, or"
+                " REVERB_APP_ID and REVERB_APP_SECRET)."
             )
         self._settings = settings
         self._timeout = timeout
@@ -201,7 +201,9 @@ class Publisher:
         except (aiohttp.ClientError, TimeoutError) as exc:
             # The exception's own text may hold the address with its signature.
             raise PublishFailed(
-                sentence(f"No answer from the HTTP API at {settings.http_url}: {reason_of(exc)}")
+                sentence(
+                    f"The HTTP API at {settings.http_url} could not be reached: {reason_of(exc)}"
+                )
             ) from None
 
 

@@ -140,6 +140,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             _overlay(values, _laravel(_read_env_file(env_file, environ), str(env_file)))
         _overlay(values, _laravel(environ, "the environment"))
         _overlay(values, overrides)
+        if isinstance(values.get("port"), _PortText):
+            values["port"] = values["port"].read()
         return cls(**values)
 
 
@@ -211,7 +213,8 @@ def _laravel(env: Mapping[str, str], source: str) -> dict[str, Any]:
             here["host"] = f"ws-{env['PUSHER_APP_CLUSTER']}.pusher.com"
             here["http_host"] = f"api-{env['PUSHER_APP_CLUSTER']}.pusher.com"
         if "port" in here:
-            here["port"] = _port(here["port"], names["port"], source)
+            # Read as a number only if no argument stands in for it.
+            here["port"] = _PortText(here["port"], f"{names['port']} in {source}")
         # A key without its own host must not inherit the other prefix's host.
         if "app_key" in here:
             found = {}
@@ -229,11 +232,18 @@ def _overlay(values: dict[str, Any], further: Mapping[str, Any]) -> None:
     values |= given
 
 
-def _port(text: str, name: str, source: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise SettingsError(f"{name} in {source} is no number: {text!r}.") from None
+class _PortText:
+    """A port as it stands in the environment or a file."""
+
+    def __init__(self, text: str, where: str) -> None:
+        self._text = text
+        self._where = where
+
+    def read(self) -> int:
+        try:
+            return int(self._text)
+        except ValueError:
+            raise SettingsError(f"{self._where} is no number: {self._text!r}.") from None
 
 
 def _read_env_file(path: str | Path, environ: Mapping[str, str]) -> dict[str, str]:

@@ -229,7 +229,7 @@ class RestClient:
         except (aiohttp.ClientError, TimeoutError, ValueError) as exc:
             base = _without_credentials(self.api_url)
             raise ApiError(
-                sentence(f"No answer from the backend at {base}: {reason_of(exc)}")
+                sentence(f"The backend at {base} could not be reached: {reason_of(exc)}")
             ) from None
         if status >= 300:
             raise _refusal(where, status, raw, self.token)

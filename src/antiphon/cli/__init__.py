@@ -16,8 +16,8 @@ def run() -> None:
         if exc.name not in ("typer", "rich"):
             raise
         sys.exit(
-            "The antiphon command needs more packages: pip install 'antiphon[all]'"
-            " (in a clone: pip install '.[all]')."
+            "The antiphon command needs more packages (in a clone '.[all]'):"
+            " pip install 'antiphon[all]'"
         )
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # whatever the locale says

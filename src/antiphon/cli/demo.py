@@ -35,6 +35,7 @@ PASSWORD: Final = "antiphon"  # noqa: S105 - of two users who live as long as th
 ALI: Final = ("Ali", "Qo'chqorov", "ali@example.com")
 JOHN: Final = ("John", "Doe", "john@example.com")
 _PATIENCE: Final = 15.0
+_INTERRUPTED: Final = "Ended before all of the conversation was received."
 
 
 async def demo(printer: LinePrinter, *, once: bool, stop: asyncio.Event) -> None:
@@ -108,13 +109,18 @@ class _Stage:
                 token=login.token,
             )
             client.observe(lambda observation: self._observe(client, observation))
-            async with client:
-                await client.subscribe(login.user.channel).subscribed(_PATIENCE)
-                token = (await john.login(JOHN[2], PASSWORD)).token
-                await self._until(stop, self._converse(ali, john), once=once)
-                if not once and not stop.is_set():
-                    self._invite(token)
-                    await stop.wait()
+            try:
+                async with client:
+                    await client.subscribe(login.user.channel).subscribed(_PATIENCE)
+                    token = (await john.login(JOHN[2], PASSWORD)).token
+                    await self._until(stop, self._converse(ali, john), once=once)
+                    if not once and not stop.is_set():
+                        self._invite(token)
+                        await stop.wait()
+            except asyncio.CancelledError:
+                if not once:
+                    raise
+                raise EventFailed(_INTERRUPTED) from None
 
     async def _until(
         self, stop: asyncio.Event, conversation: Coroutine[Any, Any, None], *, once: bool
@@ -126,7 +132,7 @@ class _Stage:
             if talking.done():
                 talking.result()
             elif once:
-                raise EventFailed("Ended before all of the conversation was received.")
+                raise EventFailed(_INTERRUPTED)
         finally:
             talking.cancel()
             stopped.cancel()

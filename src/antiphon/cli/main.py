@@ -265,10 +265,13 @@ async def _with_signals(main: Run, ends_at_once: bool) -> None:
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+    asked = 1 if ends_at_once else 0
 
     def ask() -> None:
-        if stop.is_set() or ends_at_once:
+        nonlocal asked
+        if asked:
             task.cancel()
+        asked += 1
         stop.set()
 
     task = loop.create_task(main(stop))
@@ -321,8 +324,8 @@ def _missing(extra: str, exc: ModuleNotFoundError) -> NoReturn:
         raise exc
     _end(
         1,
-        f"This command needs more packages: pip install 'antiphon[{extra}]'"
-        f" (in a clone: pip install '.[{extra}]').",
+        f"This command needs more packages (in a clone '.[{extra}]'):"
+        f" pip install 'antiphon[{extra}]'",
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+import unicodedata
 from datetime import UTC, datetime
 from typing import Any, Final, TextIO
 
@@ -28,6 +29,7 @@ from antiphon.protocol.frames import Event
 
 __all__ = ["JsonPrinter", "LinePrinter", "Printer"]
 
+_TURNS: Final = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 _STYLES: Final = {
     "SUCCESS": "green",
     "EVENT": "cyan",
@@ -75,7 +77,7 @@ class LinePrinter:
             case ConnectingIn(seconds, attempt, most):
                 of = f" of {most}" if most is not None else ""
                 when = f"in {seconds:.1f} s" if seconds else "at once"
-                self.line("INFO", f"Connecting again {when}, attempt {attempt}{of} …")
+                self.line("INFO", f"Attempt {attempt}{of} {when}")
             case Subscribed(channel):
                 self.line("SUCCESS", f"Subscribed to {channel} ✓")
             case AntiphonError():
@@ -93,7 +95,7 @@ class LinePrinter:
             self.line("ERROR", str(exc))
             chat = None
         if chat is None:
-            self.line("EVENT", f"{event.name} on {event.channel}")
+            self.line("EVENT", f"{event.name} on {event.channel or 'the connection'}")
             self._details({"Data": msgspec.json.encode(event.data).decode()})
         else:
             self._chat_event(chat)
@@ -159,7 +161,7 @@ class JsonPrinter:
         kept = {k: v for k, v in fields.items() if v is not None or k not in optional}
         line = msgspec.json.encode({"time": now, "kind": kind, **kept}).decode()
         # JSON lets DEL and the C1 controls stand as they are; a terminal obeys them.
-        safe = "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in line)
+        safe = "".join(json.dumps(c)[1:-1] if _steers(c) else c for c in line)
         print(safe, file=self._stream, flush=True)
 
 
@@ -168,5 +170,10 @@ Printer = LinePrinter | JsonPrinter
 
 def printable(text: str, indent: str = "") -> str:
     """Text without control characters; its own line breaks are kept, and indented."""
-    lines = ("".join(c if c.isprintable() else "·" for c in line) for line in text.split("\n"))
+    lines = ("".join("·" if _steers(c) else c for c in line) for line in text.split("\n"))
     return f"\n{indent}".join(lines) if indent else " ".join(lines)
+
+
+def _steers(character: str) -> bool:
+    """Whether it is obeyed and not shown: controls, line ends, turns of direction, halves."""
+    return character in _TURNS or unicodedata.category(character) in ("Cc", "Zl", "Zp", "Cs")

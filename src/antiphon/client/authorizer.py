@@ -132,7 +132,7 @@ class HttpAuthorizer:
             raise self._failure(
                 AuthServerError,
                 channel,
-                "gave no answer",
+                "could not be reached",
                 reason_of(exc),
             ) from None
 
