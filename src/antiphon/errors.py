@@ -63,8 +63,6 @@ __all__ = [
     "Unauthorized",
     "Unreachable",
     "WebhookInvalid",
-    "reason_of",
-    "sentence",
 ]
 
 ErrorKind = Literal["connection", "subscription", "event"]

@@ -63,6 +63,7 @@ class RestClient:
 
     def __init__(self, api_url: str, *, token: str = "", timeout: float = 10.0) -> None:
         self.api_url = api_url.rstrip("/")
+        self._shown = _without_credentials(api_url) or "(nothing)"
         self.token = token
         self._timeout = timeout
         self._session: aiohttp.ClientSession | None = None
@@ -227,9 +228,8 @@ class RestClient:
             ) as response:
                 status, raw = response.status, await response.read()
         except (aiohttp.ClientError, TimeoutError, ValueError) as exc:
-            base = _without_credentials(self.api_url)
             raise ApiError(
-                sentence(f"The backend at {base} could not be reached: {reason_of(exc)}")
+                sentence(f"No answer from the backend at {self._shown}: {reason_of(exc)}")
             ) from None
         if status >= 300:
             raise _refusal(where, status, raw, self.token)
@@ -275,5 +275,5 @@ def _conversation(id_: Id) -> str:
 
 
 def _without_credentials(url: str) -> str:
-    scheme, _, rest = url.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2]}"
+    scheme, colon, rest = url.partition("://")
+    return f"{scheme}{colon}{rest.rpartition('@')[2]}"

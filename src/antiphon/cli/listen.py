@@ -10,7 +10,7 @@ from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 
 from antiphon.chat import RestClient
-from antiphon.client import Client, Observation, Subscribed
+from antiphon.client import Client, Observation, StateChange, Subscribed
 from antiphon.errors import SettingsError, SubscriptionFailed
 from antiphon.protocol.channels import needs_authorization
 from antiphon.protocol.frames import Event
@@ -154,6 +154,8 @@ class _Listener:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             self._stop.set()
         match observation:
+            case StateChange():
+                self._refused.clear()  # each connection asks anew
             case Subscribed(channel=name):
                 self._refused.pop(name, None)
             case SubscriptionFailed():

@@ -230,6 +230,9 @@ class Bindings:
         self._closed = True
         self.unbind(None, None)
         if self._unfinished is not None:
+            for _, work in self._unfinished.drain():
+                if inspect.iscoroutine(work):
+                    work.close()
             self._unfinished.close()
 
     def remove(self, binding: Binding) -> None:

@@ -9,6 +9,7 @@ import random
 import ssl
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
+from contextvars import ContextVar, copy_context
 from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -55,6 +56,7 @@ log = logging.getLogger("antiphon.connection")
 log_channel = logging.getLogger("antiphon.channel")
 
 UNAVAILABLE_AFTER = 10.0
+_client: ContextVar[Client | None] = ContextVar("antiphon_client", default=None)
 _TLS_ONLY = "The application only accepts TLS: set the scheme to https, and the port to match."
 
 
@@ -349,6 +351,7 @@ class Client:
                 await self._pause(delay)
         except asyncio.CancelledError:
             self._move(ConnectionState.DISCONNECTED)
+            self._settle(ClientClosed("The client was closed."))
             raise
         except Exception as exc:  # ours, and nobody awaits this task
             log.exception("the reconnect loop failed")
@@ -444,7 +447,7 @@ class Client:
 
     def _switch_to_tls(self) -> bool:
         """Use TLS from now on (close code 4000); False if nobody can know where it is spoken."""
-        if self.settings.secure or self.settings.port != 80:
+        if self._url.startswith("wss") or self.settings.port != 80:
             return False
         secure = msgspec.structs.replace(self.settings, scheme="https", port=443)
         self._url = secure.websocket_url
@@ -516,7 +519,10 @@ class Client:
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> Callable[[], None]:
         """Run a task that ends with the client; what is returned ends it earlier."""
-        task = asyncio.get_running_loop().create_task(work, name=name)
+        # What the task calls, and the tasks it makes, are told from strangers by their context.
+        context = copy_context()
+        context.run(_client.set, self)
+        task = asyncio.get_running_loop().create_task(work, name=name, context=context)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -527,8 +533,8 @@ class Client:
         return end
 
     def runs_here(self) -> bool:
-        """Whether the present task is one of this client's: a handler, or what it calls."""
-        return asyncio.current_task() in self._tasks
+        """Whether one of this client's handlers runs here, or a task that one has made."""
+        return _client.get() is self
 
     def report(self, error: AntiphonError) -> None:
         """Tell whoever observes errors; with nobody there, the log has it."""

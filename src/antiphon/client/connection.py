@@ -149,7 +149,8 @@ class Connection:
             self._timer.cancel()
         due = self.protocol.next_timer()
         if due is not None and self._link is not None:
-            delay = max(0.0, due - monotonic())
+            # No later than the next ping could be due: events clear a pending one, unseen here.
+            delay = min(max(0.0, due - monotonic()), self.protocol.activity_timeout)
             self._timer = asyncio.get_running_loop().call_later(delay, self._tick)
 
     def _tick(self) -> None:

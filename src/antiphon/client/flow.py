@@ -135,6 +135,12 @@ class Inbox(Generic[T]):
         self._error = error
         self.close()
 
+    def drain(self) -> list[T]:
+        """All that waits, taken out."""
+        items = list(self._items)
+        self._items.clear()
+        return items
+
     def close(self, *, discard: bool = False) -> None:
         """Take nothing more; what is there can still be had, unless it is discarded."""
         self._closed = True

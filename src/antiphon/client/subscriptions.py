@@ -72,7 +72,7 @@ class Subscriptions:
         # The connection on which channels are subscribed; None while there is none.
         self._connection: Connection | None = None
         # Ends the requests for signatures that are good for this connection only.
-        self._ends: list[Callable[[], None]] = []
+        self._ends: dict[str, Callable[[], None]] = {}
 
     # The life of a connection
 
@@ -85,8 +85,8 @@ class Subscriptions:
     def lost(self) -> None:
         """The connection is gone; nothing is subscribed any more."""
         self._connection = None
-        ends, self._ends = self._ends, []
-        for end in ends:
+        ends, self._ends = self._ends, {}
+        for end in ends.values():
             end()
         for channel in list(self.channels.values()):
             channel.lost()
@@ -138,6 +138,9 @@ class Subscriptions:
         if channel.holds > 0 or self.channels.get(channel.name) is not channel:
             return
         del self.channels[channel.name]
+        end = self._ends.pop(channel.name, None)
+        if end is not None:
+            end()
         asked = channel.state is not ChannelState.FAILED
         channel.left()
         if asked and self._connection is not None:
@@ -168,7 +171,7 @@ class Subscriptions:
             connection.subscribe(channel.name, None, None)
             return
         work = self._authorize(channel, connection)
-        self._ends.append(self.spawn(work, f"antiphon authorize {channel.name}"))
+        self._ends[channel.name] = self.spawn(work, f"antiphon authorize {channel.name}")
 
     async def _authorize(self, channel: Channel, connection: Connection) -> None:
         """Get a signature for this connection, and subscribe with it."""

@@ -64,6 +64,7 @@ class Link(WSListener):
         self._receiver = receiver
         self._transport: WSTransport | None = None
         self._hangup: asyncio.TimerHandle | None = None
+        self._farewell: asyncio.Task[None] | None = None
         self._fragments: bytearray | None = None
         self._is_text = True
 
@@ -129,6 +130,7 @@ class Link(WSListener):
         self._transport = None
         if self._hangup is not None:
             self._hangup.cancel()
+        self._farewell = asyncio.get_running_loop().create_task(_hear_out(transport))
         # Without any close frame there is no handshake, which picows's stubs do not say.
         told = getattr(transport.close_handshake, "recv", None)
         if told is None or told.code == WSCloseCode.NO_INFO:
@@ -158,6 +160,12 @@ class Link(WSListener):
                 self._receiver.received(payload)
             else:
                 self._receiver.received_binary()
+
+
+async def _hear_out(transport: WSTransport) -> None:
+    """Take the exception with which picows ends on a protocol error; it was logged there."""
+    with contextlib.suppress(Exception):
+        await transport.wait_disconnected()
 
 
 async def dial(

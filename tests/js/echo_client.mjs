@@ -1,0 +1,57 @@
+// laravel-echo over pusher-js, driven by lines: any number of clients, each under a name.
+//
+// An ES module because laravel-echo 2.5 is one: node cannot require() its CommonJS build.
+import lines from "./lines.js";
+import Pusher from "pusher-js";
+import Echo from "laravel-echo";
+
+const { serve, tell } = lines;
+
+const clients = {};
+
+// Echo's name for each kind of channel.
+const METHODS = {
+  public: "channel",
+  private: "private",
+  encrypted: "encryptedPrivate",
+  presence: "join",
+};
+
+const find = (client, type, channel) => clients[client][METHODS[type]](channel);
+
+serve({
+  connect({ client, options }) {
+    const echo = (clients[client] = new Echo({ ...options, Pusher }));
+    echo.connector.onConnectionChange((current) => {
+      tell({ client, kind: "state", current, socket_id: echo.socketId() ?? null });
+    });
+    echo.connector.pusher.connection.bind("error", (error) => {
+      tell({ client, kind: "error", error });
+    });
+  },
+  join({ client, type, channel, events = [], whispers = [] }) {
+    const say = (kind, words) => tell({ client, kind, channel, ...words });
+    const joined = find(client, type, channel);
+    joined.subscribed(() => say("subscribed", {}));
+    joined.error((error) => say("refused", { error }));
+    for (const event of events) {
+      joined.listen(event, (data) => say("event", { event, data }));
+    }
+    for (const name of whispers) {
+      joined.listenForWhisper(name, (data, metadata) => {
+        say("whisper", { event: name, data, user_id: metadata?.user_id ?? null });
+      });
+    }
+    if (type === "presence") {
+      joined.here((users) => say("here", { users }));
+      joined.joining((user) => say("joining", { user }));
+      joined.leaving((user) => say("leaving", { user }));
+    }
+  },
+  whisper: ({ client, type, channel, event, data }) => {
+    find(client, type, channel).whisper(event, data);
+  },
+  leave: ({ client, channel }) => clients[client].leave(channel),
+  status: ({ client }) => clients[client].connectionStatus(),
+  disconnect: ({ client }) => clients[client].disconnect(),
+});
