@@ -15,7 +15,7 @@ from antiphon.backend import Store
 
 from .harness import Backend, Recorder, running_backend
 
-POSTGRES = os.environ.get("ANTIPHON_TEST_POSTGRES", "postgresql://postgres@127.0.0.1:5432")
+POSTGRES = os.environ.get("ANTIPHON_TEST_POSTGRES", "postgresql://postgres@127.0.0.1:5432/test")
 
 
 @pytest.fixture(scope="session")
@@ -23,14 +23,14 @@ def postgres_database() -> Iterator[str]:
     """A database for this run alone."""
     name = f"antiphon_{uuid.uuid4().hex}"
     try:
-        asyncio.run(_execute(f"{POSTGRES}/test", f"CREATE DATABASE {name}"))
+        asyncio.run(_execute(POSTGRES, f"CREATE DATABASE {name}"))
     except (OSError, TimeoutError, asyncpg.PostgresError) as exc:
         reason = f"no PostgreSQL at {POSTGRES}: {exc!r}"
         if os.environ.get("CI") == "true":
             pytest.fail(reason)
         pytest.skip(reason)
-    yield f"{POSTGRES}/{name}"
-    asyncio.run(_execute(f"{POSTGRES}/test", f"DROP DATABASE {name} WITH (FORCE)"))
+    yield f"{POSTGRES.rpartition('/')[0]}/{name}"
+    asyncio.run(_execute(POSTGRES, f"DROP DATABASE {name} WITH (FORCE)"))
 
 
 @pytest.fixture
