@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import builtins
 import inspect
 import re
+from types import ModuleType
 from typing import TypeVar
 
+import aiohttp
 import pytest
 
 from antiphon import errors
@@ -18,6 +21,8 @@ from antiphon.errors import (
     SettingsError,
     SubscriptionFailed,
     WebhookInvalid,
+    reason_of,
+    sentence,
 )
 
 E = TypeVar("E", bound=AntiphonError)
@@ -57,8 +62,8 @@ def test_the_tree_in_the_docstring_is_the_real_one() -> None:
     assert drawn_tree() == real_tree()
 
 
-def test_every_error_is_exported_and_nothing_else() -> None:
-    assert set(errors.__all__) == {*real_tree(), "ErrorKind"}
+def test_every_error_is_exported_and_little_else() -> None:
+    assert set(errors.__all__) == {*real_tree(), "ErrorKind", "reason_of", "sentence"}
     assert errors.__all__ == sorted(errors.__all__)
 
 
@@ -120,6 +125,46 @@ def test_a_text_is_one_line_that_can_be_printed(name: str) -> None:
 def test_a_text_of_a_stranger_is_told_in_part() -> None:
     assert str(AntiphonError("x" * 600)) == "x" * 600
     assert str(AntiphonError("x" * 10_000)) == "x" * 600 + "…"
+
+
+@pytest.mark.parametrize(
+    ("text", "ended"),
+    [
+        ("It is gone", "It is gone."),
+        ("It is gone.", "It is gone."),
+        ("It is gone..", "It is gone."),
+        ("Is it gone?", "Is it gone?"),
+        ("It is gone!", "It is gone!"),
+        ("It is…", "It is…"),
+    ],
+)
+def test_a_sentence_ends_in_one_mark(text: str, ended: str) -> None:
+    assert sentence(text) == ended
+
+
+@pytest.mark.parametrize(
+    ("library", "name", "reason"),
+    [
+        (aiohttp, "ClientConnectorCertificateError", "its certificate is not trusted"),
+        (aiohttp, "ClientConnectorSSLError", "does not speak TLS"),
+        (aiohttp, "ClientConnectorDNSError", "its name cannot be found"),
+        (aiohttp, "ClientConnectorError", "is the server running"),
+        (aiohttp, "ServerDisconnectedError", "it hung up"),
+        (aiohttp, "ServerTimeoutError", "did not answer in time"),
+        (aiohttp, "ConnectionTimeoutError", "did not answer in time"),
+        (aiohttp, "SocketTimeoutError", "did not answer in time"),
+        (aiohttp, "InvalidURL", "this is no address"),
+        (aiohttp, "InvalidUrlClientError", "this is no address"),
+        (builtins, "TimeoutError", "did not answer in time"),
+        (builtins, "ValueError", "this is no address"),
+        (builtins, "KeyError", "KeyError"),
+    ],
+)
+def test_an_unanswered_request_is_explained_in_words(
+    library: ModuleType, name: str, reason: str
+) -> None:
+    kind = getattr(library, name)
+    assert reason in reason_of(kind.__new__(kind))
 
 
 def test_one_clause_catches_every_way_an_authorization_fails() -> None:

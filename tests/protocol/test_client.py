@@ -81,7 +81,16 @@ def test_the_handshake_may_come_as_an_object_and_as_bytes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("own", "server", "used"), [(120.0, 30, 30.0), (20.0, 30, 20.0), (120.0, 1.5, 1.5)]
+    ("own", "server", "used"),
+    [
+        (120.0, 30, 30.0),
+        (20.0, 30, 20.0),
+        (120.0, 1.5, 1.5),
+        # Less than a second is no time to be silent in, unless one wants it oneself.
+        (120.0, 1, 1.0),
+        (120.0, 0.5, 1.0),
+        (0.5, 0.2, 0.5),
+    ],
 )
 def test_the_smaller_of_both_activity_timeouts_is_used(
     own: float, server: float, used: float
@@ -161,6 +170,15 @@ def test_an_error_in_place_of_the_handshake_closes_with_its_codes_action(
     assert client.receive_close(1006) is None
 
 
+def test_the_times_are_those_that_the_protocol_recommends() -> None:
+    client = ClientProtocol(0.0)
+    assert client.activity_timeout == 120.0
+    assert client.next_timer() == 10.0
+    client = connected(0.0)
+    client.handle_timer(30.0)
+    assert client.next_timer() == 60.0
+
+
 def test_a_handshake_that_does_not_come_is_given_up() -> None:
     client = ClientProtocol(100.0, handshake_timeout=10.0)
     assert client.next_timer() == 110.0
@@ -234,7 +252,14 @@ def test_a_message_that_is_too_large_is_reported_and_dropped() -> None:
 def test_a_first_message_that_is_too_large_leaves_the_handshake_open() -> None:
     client = ClientProtocol(0.0, max_message_size=200)
     assert isinstance(receive(client, HELLO.ljust(201)), MalformedFrame)
-    assert isinstance(receive(client, HELLO), Connected)
+    assert isinstance(receive(client, HELLO.ljust(200)), Connected)
+
+
+def test_ten_mebibytes_are_taken_and_no_more() -> None:
+    client = connected()
+    text = frame("e").ljust(10 * 1024 * 1024)
+    assert isinstance(receive(client, text), Event)
+    assert isinstance(receive(client, text + " "), MalformedFrame)
 
 
 def test_a_binary_message_is_reported_and_dropped() -> None:
@@ -352,6 +377,22 @@ def test_an_invalid_message_means_the_oldest_subscription_that_names_a_user() ->
     closed = client.receive_close(1006)
     assert closed is not None
     assert (closed.action, closed.code) == (Action.BACK_OFF, 1006)
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (4301, "Invalid message format"),
+        (4301, "Connection is unauthorized"),
+        (4200, "Connection is unauthorized"),
+        (4009, "Invalid message format"),
+        (None, "Connection is unauthorized"),
+    ],
+)
+def test_the_words_under_another_code_refuse_no_subscription(code: int | None, words: str) -> None:
+    client = connected()
+    client.subscribe("presence-a", "k:s", "{}")
+    assert isinstance(receive(client, error(code, words)), ServerReportedError)
 
 
 @pytest.mark.parametrize("words", ["Server closed. Please reconnect shortly.", "Unknown event"])
@@ -561,6 +602,8 @@ def test_any_other_error_in_band_leaves_the_connection_open(code: int) -> None:
         (r'"{\"code\":4301,\"message\":\"words\"}"', 4301, "words"),
         ('{"code":"4301","message":"words"}', 4301, "words"),
         ('{"code":"x4301","message":"words"}', None, "words"),
+        ('{"code":"430x","message":"words"}', None, "words"),
+        ('{"code":"-430","message":"words"}', None, "words"),
         ('{"code":"","message":"words"}', None, "words"),
         ('{"code":"²","message":"words"}', None, "words"),
         ('{"code":"٤٣٠١","message":"words"}', None, "words"),
@@ -569,7 +612,10 @@ def test_any_other_error_in_band_leaves_the_connection_open(code: int) -> None:
         ('{"code":[4301],"message":"words"}', None, "words"),
         ('{"code":null,"message":5}', None, "5"),
         ('{"code":-4301,"message":"words"}', None, "words"),
-        ('{"code":70000,"message":"words"}', None, "words"),
+        ('{"code":-1,"message":"words"}', None, "words"),
+        ('{"code":0,"message":"words"}', 0, "words"),
+        ('{"code":65535,"message":"words"}', 65535, "words"),
+        ('{"code":65536,"message":"words"}', None, "words"),
         ('{"message":null}', None, "an error without a reason"),
         ("{}", None, "an error without a reason"),
         ('"words"', None, "words"),
@@ -648,7 +694,7 @@ def test_an_end_before_the_handshake_was_never_open() -> None:
     assert (closed.action, closed.opened) == (Action.BACK_OFF, False)
 
 
-@pytest.mark.parametrize("code", [None, 1000, 1006])
+@pytest.mark.parametrize("code", [None, 1000, 1006, 3999])
 @pytest.mark.parametrize(
     ("said", "action"),
     [
@@ -670,12 +716,15 @@ def test_an_error_said_last_is_the_reason_of_an_end_without_one(
     assert (closed.action, closed.code) == (action, said)
 
 
-def test_the_close_frame_has_the_last_word() -> None:
+@pytest.mark.parametrize(
+    ("code", "action"), [(4000, Action.USE_TLS), (4001, Action.STOP), (4100, Action.BACK_OFF)]
+)
+def test_the_close_frame_has_the_last_word(code: int, action: Action) -> None:
     client = connected()
     receive(client, error(4200))
-    closed = client.receive_close(4100)
+    closed = client.receive_close(code)
     assert closed is not None
-    assert (closed.action, closed.code) == (Action.BACK_OFF, 4100)
+    assert (closed.action, closed.code) == (action, code)
 
 
 def test_an_error_that_other_messages_followed_is_forgotten() -> None:
@@ -850,6 +899,27 @@ def test_a_late_look_that_is_no_sleep_still_pings() -> None:
     assert client.next_timer() == 39.9
 
 
+@settings(derandomize=True, deadline=None)
+@given(
+    start=st.floats(0, 1e9),
+    activity_timeout=st.floats(1, 1e4),
+    pong_timeout=st.floats(0.01, 1e3),
+    quiet=st.floats(0, 1e4),
+)
+def test_silence_ends_after_one_ping_whatever_the_numbers(
+    start: float, activity_timeout: float, pong_timeout: float, quiet: float
+) -> None:
+    client = connected(start, activity_timeout=activity_timeout, pong_timeout=pong_timeout)
+    receive(client, frame("message"), start + quiet)
+    due = client.next_timer()
+    assert due is not None
+    assert client.handle_timer(due) is None
+    assert client.data_to_send() == [PING]
+    due = client.next_timer()
+    assert due is not None
+    assert isinstance(client.handle_timer(due), Closed)
+
+
 @pytest.mark.parametrize(
     ("timeout", "lasted", "next_timeout"),
     [
@@ -886,7 +956,7 @@ def check(client: ClientProtocol, payload: str | bytes | memoryview, now: float)
     assert isinstance(outcome, Closed) == (client.state is State.CLOSED)
     if isinstance(outcome, Event):
         assert outcome.name
-        assert outcome.data == outcome.data
+        assert outcome.data is None or isinstance(outcome.data, dict | list | str | int | float)
     if isinstance(outcome, AntiphonError):
         str(outcome).encode()
 

@@ -194,7 +194,7 @@ class ClientProtocol:
     def data_to_send(self) -> list[bytes]:
         """Messages to write now, in order; each is given once."""
         outgoing, self._outgoing = self._outgoing, []
-        return outgoing
+        return outgoing if self.state is not State.CLOSED else []
 
     def subscribe(
         self, channel: str, auth: str | None = None, channel_data: str | None = None
@@ -395,8 +395,6 @@ def adapted_activity_timeout(activity_timeout: float, lasted: float) -> float:
         activity_timeout: Seconds, as used on the broken connection.
         lasted: Seconds that connection was open.
     """
-    if lasted >= 2 * activity_timeout:
-        return activity_timeout
     return min(activity_timeout, max(lasted / 2, _MIN_ACTIVITY_TIMEOUT))
 
 

@@ -99,8 +99,13 @@ class Server:
             port=self.port,
             websocket=self._websockets,
         )
-        await http.start()
-        self._http, self.port = http, http.port
+        self._http = http
+        try:
+            await http.start()
+        except BaseException:
+            self._http = None
+            raise
+        self.port = http.port
         self._liveness.start()
         log.info("listening on %s:%d", self.host, self.port)
 
@@ -138,6 +143,8 @@ class Server:
 
     def _accept(self, request: Request) -> Link | None:
         """The connection for an upgrade request; None for a path that is none of ours."""
+        if self._http is None:
+            return None  # on its way down
         prefix = f"{self._path}/app/"
         key = request.path.removeprefix(prefix)
         if not request.path.startswith(prefix) or not key or "/" in key:

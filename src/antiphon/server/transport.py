@@ -34,6 +34,7 @@ HANDSHAKE_TIMEOUT: Final = 10.0
 CLOSE_TIMEOUT: Final = 5.0
 MAX_WRITE_BUFFER: Final = 1024 * 1024
 _READ_BUFFER: Final = 2048
+_WRITE_QUEUE: Final = 4096
 _CONNECTION: Final = re.compile(rb"\r\nconnection:[^\r]*\r\n", re.IGNORECASE)
 
 
@@ -75,8 +76,8 @@ class Link(WSListener):
     """
 
     __slots__ = (
+        "_backlog",
         "_closing",
-        "_congested",
         "_fragments",
         "_hangup",
         "_is_text",
@@ -93,7 +94,7 @@ class Link(WSListener):
         self._write: Callable[[bytes], None] = _drop
         self._fragments: bytearray | None = None
         self._is_text = True
-        self._congested = False
+        self._backlog: bytearray | None = None
         self._closing = False
         self._hangup: asyncio.TimerHandle | None = None
 
@@ -105,8 +106,14 @@ class Link(WSListener):
 
     def write(self, frames: bytes) -> None:
         """Send what `text_frame` made: one frame or several joined."""
-        if not self._is_closing() and not self._falls_behind():
+        if self._is_closing():
+            return
+        if self._backlog is None:
             self._write(frames)
+            return
+        self._backlog += frames
+        if len(self._backlog) > MAX_WRITE_BUFFER:
+            self.close(4100, "This connection does not read what it is sent")
 
     def close(self, code: int, reason: str) -> None:
         """Close with a code; the peer has 5 seconds to agree.
@@ -119,6 +126,7 @@ class Link(WSListener):
         if transport is None or self._is_closing():
             return
         self._closing = True
+        self.resume_writing()
         words = reason.encode()[:123].decode("utf-8", "ignore")
         # picows takes any code; its stubs know only RFC 6455's own.
         transport.send_close(cast("WSCloseCode", code), words.encode())
@@ -131,22 +139,15 @@ class Link(WSListener):
         transport = self._transport
         return self._closing or transport is None or transport.is_close_frame_sent
 
-    def _falls_behind(self) -> bool:
-        """Close a peer that leaves too much unread; whether it is one."""
-        if not self._congested or self._transport is None:
-            return False
-        unread = self._transport.underlying_transport.get_write_buffer_size()
-        if unread <= MAX_WRITE_BUFFER:
-            return False
-        self.close(4100, "This connection does not read what it is sent")
-        return True
-
     # Coming in: what picows calls
 
     def on_ws_connected(self, transport: WSTransport) -> None:
         """The upgrade is done."""
         self._transport = transport
         self._write = transport.underlying_transport.write
+        # From Python 3.12 on asyncio adds up its queue at every write: what a slow reader leaves
+        # waits in `_backlog`, where its size is known, and asyncio's queue stays short.
+        transport.underlying_transport.set_write_buffer_limits(high=_WRITE_QUEUE)
         if self.receiver is not None:
             self.receiver.connected()
 
@@ -163,8 +164,7 @@ class Link(WSListener):
             else:
                 self._received(frame.get_payload_as_bytes())
         elif kind == WSMsgType.PING:
-            if not self._falls_behind():
-                transport.send_pong(frame.get_payload_as_bytes())
+            self.write(pong_frame(frame.get_payload_as_bytes()))
             self._alive()
         elif kind == WSMsgType.PONG:
             self._alive()
@@ -184,11 +184,13 @@ class Link(WSListener):
 
     def pause_writing(self) -> None:
         """The peer reads more slowly than it is written to."""
-        self._congested = True
+        self._backlog = bytearray()
 
     def resume_writing(self) -> None:
         """The peer has caught up."""
-        self._congested = False
+        backlog, self._backlog = self._backlog, None
+        if backlog:
+            self._write(bytes(backlog))
 
     # Messages in parts
 
@@ -247,6 +249,11 @@ class Link(WSListener):
 
     def _too_big(self) -> None:
         self.close(1009, f"A message may have {self.max_message_size} bytes")
+
+
+def pong_frame(payload: bytes) -> bytes:
+    """A whole unmasked pong."""
+    return b"\x8a" + len(payload).to_bytes(1) + payload
 
 
 def text_frame(message: bytes) -> bytes:
