@@ -142,10 +142,19 @@ class Command:
 
     async def told(self, **fields: Any) -> dict[str, Any]:
         """The next JSON object on standard output that has these fields."""
-        while True:
-            found = documented(await self.line())
-            if all(name in found and found[name] == fields[name] for name in fields):
-                return found
+        async with asyncio.timeout(TIMEOUT):
+            while True:
+                found = documented(await self.line())
+                if _has(found, fields):
+                    return found
+
+    async def told_all(self, *wanted: dict[str, Any]) -> None:
+        """Wait until each of these has stood in a JSON object, in whatever order."""
+        left = list(wanted)
+        async with asyncio.timeout(TIMEOUT):
+            while left:
+                found = documented(await self.line())
+                left = [fields for fields in left if not _has(found, fields)]
 
     def signal(self, number: signal.Signals = signal.SIGINT) -> None:
         """Send it a signal."""
@@ -343,3 +352,7 @@ def _secrets(args: list[str], env: Mapping[str, str]) -> list[str]:
     """What of a call must not be seen again."""
     given = [args[n + 1] for n, word in enumerate(args[:-1]) if word in _SECRET_OPTIONS]
     return given + [value for name, value in env.items() if name.endswith(_SECRET_NAMES)]
+
+
+def _has(found: dict[str, Any], fields: dict[str, Any]) -> bool:
+    return all(name in found and found[name] == fields[name] for name in fields)

@@ -444,11 +444,15 @@ async def test_a_channel_that_was_refused_before_counts_as_joined_when_it_is() -
         more = ("--channel", "private-a", "--channel", "private-b")
         args = listen(port, "--auth-url", f"http://127.0.0.1:{port}/auth", *more)
         async with running(*args) as command:
-            await command.told(kind="error", type="subscription", channel="private-a")
-            await command.told(kind="subscribed", channel="private-b")
+            await command.told_all(
+                {"kind": "error", "type": "subscription", "channel": "private-a"},
+                {"kind": "subscribed", "channel": "private-b"},
+            )
             go_on.set()
-            await command.told(kind="error", type="subscription", channel="private-b")
-            await command.told(kind="subscribed", channel="private-a")
+            await command.told_all(
+                {"kind": "error", "type": "subscription", "channel": "private-b"},
+                {"kind": "subscribed", "channel": "private-a"},
+            )
             go_on.set()
             async with asyncio.timeout(3):
                 await ponged.wait()  # it is still there, and does not merely say goodbye
