@@ -63,6 +63,8 @@ __all__ = [
     "Unauthorized",
     "Unreachable",
     "WebhookInvalid",
+    "reason_of",
+    "sentence",
 ]
 
 ErrorKind = Literal["connection", "subscription", "event"]

@@ -269,8 +269,8 @@ async def _with_signals(main: Run, ends_at_once: bool) -> None:
 
     def ask() -> None:
         nonlocal asked
-        if asked:
-            task.cancel()
+        if asked == 1:
+            task.cancel()  # once: what it does to clean up is not to be cancelled too
         asked += 1
         stop.set()
 
@@ -282,8 +282,7 @@ async def _with_signals(main: Run, ends_at_once: bool) -> None:
     except asyncio.CancelledError:
         if not stop.is_set():
             raise
-        if ends_at_once:
-            raise typer.Exit(_INTERRUPTED) from None
+        raise typer.Exit(_INTERRUPTED) from None
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
