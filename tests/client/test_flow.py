@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections.abc import Callable
+from threading import Thread, get_ident
 
 import pytest
 
 from antiphon.client.flow import Inbox, Stream, Valve
+from tests.server.wire import until
 
 from .linked import soon
 
@@ -280,6 +282,32 @@ def test_a_stream_that_is_dropped_opens_the_valve_and_is_detached(
     gc.collect()
     assert detached
     assert reads(valve)
+
+
+async def test_a_stream_dropped_in_another_thread_is_detached_in_its_own(valve: Valve) -> None:
+    threads: list[int] = []
+    held = [stream_of(filled(Inbox(valve, limit=1), 1), lambda: threads.append(get_ident()))]
+    thread = Thread(target=held.clear)
+    thread.start()
+    thread.join()
+    await until(lambda: threads)
+    assert threads == [get_ident()]
+    assert reads(valve)
+
+
+def test_a_stream_dropped_in_another_thread_after_its_loop_has_ended_harms_nobody(
+    valve: Valve,
+) -> None:
+    held: list[Stream[int]] = []
+
+    async def main() -> None:
+        held.append(stream_of(Inbox(valve)))
+
+    asyncio.run(main())
+    thread = Thread(target=held.clear)
+    thread.start()
+    thread.join()
+    assert held == []
 
 
 async def test_leaving_the_loop_over_a_stream_frees_it(valve: Valve) -> None:
