@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import re
 import socket
+import sys
+import time
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -15,8 +18,17 @@ import pytest
 import pytest_asyncio
 from aiohttp import web
 
-from antiphon.errors import PublishFailed, SettingsError
-from antiphon.publisher import BatchEvent, Publisher
+from antiphon.errors import (
+    AuthorizationFailed,
+    InvalidName,
+    PublishFailed,
+    SettingsError,
+    WebhookInvalid,
+)
+from antiphon.protocol.encryption import decrypt
+from antiphon.protocol.frames import decode_data
+from antiphon.protocol.signing import sign_webhook
+from antiphon.publisher import BatchEvent, Publisher, Webhook, WebhookEvent
 from antiphon.server import Server
 from antiphon.settings import App, Settings
 
@@ -101,6 +113,13 @@ async def test_attributes_are_told_where_they_are_asked_for(
         ["news", "presence-room"], "e", 1, info=("user_count", "subscription_count")
     )
     assert answer == {"news": {"subscription_count": 1}, "presence-room": {"user_count": 1}}
+    news = BatchEvent(channel="news", name="e", data=1, info=["subscription_count"])
+    room = BatchEvent(channel="presence-room", name="e", data=1, info="user_count")
+    assert await publisher.trigger_batch([news, room]) == [
+        {"subscription_count": 1},
+        {"user_count": 1},
+    ]
+    assert await publisher.trigger_batch([BatchEvent(channel="news", name="e", data=1)]) == []
     assert await publisher.channels() == {"news": {}, "presence-room": {}}
     assert await publisher.channels(prefix="presence-", info=["user_count"]) == {
         "presence-room": {"user_count": 1}
@@ -177,7 +196,6 @@ async def test_what_the_server_does_not_take_is_told_in_its_words(publisher: Pub
         ("a b", "e", 1, 400, "'a b'"),
         ("news", "pusher:e", 1, 400, "pusher:e"),
         ("news", "", 1, 400, "name"),
-        (["news", "private-encrypted-a"], "e", 1, 400, "encrypted"),
         ("news", "e", "x" * 20_000, 413, "10240"),
     ):
         with pytest.raises(PublishFailed, match=words) as failed:
@@ -187,6 +205,312 @@ async def test_what_the_server_does_not_take_is_told_in_its_words(publisher: Pub
     with pytest.raises(PublishFailed, match="presence") as failed:
         await publisher.users("news")
     assert failed.value.code == 400
+
+
+async def test_a_signed_in_user_is_sent_to_on_all_connections(
+    publisher: Publisher, connect: Connect
+) -> None:
+    phone, laptop, other = await connect(), await connect(), await connect()
+    for wire, user in ((phone, "ali"), (laptop, "ali"), (other, "john")):
+        wire.send("pusher:signin", publisher.authenticate_user(wire.socket_id, {"id": user}))
+        await wire.event("pusher:signin_success")
+        await wire.subscribe(f"#server-to-user-{user}")
+    await publisher.send_to_user("ali", "e", {"n": 1})
+    await publisher.send_to_user("john", "last", {})
+    for wire in (phone, laptop):
+        assert (await wire.event("e"))["data"] == {"n": 1}
+    assert (await other.message())["event"] == "last"
+
+
+# Encrypted channels
+
+
+ENCRYPTED = "private-encrypted-room"
+MASTER_KEY = bytes(range(32))
+
+
+def with_master_key(settings: Settings) -> Settings:
+    key = base64.b64encode(MASTER_KEY).decode()
+    return msgspec.structs.replace(settings, encryption_master_key=key)
+
+
+@pytest.mark.parametrize(
+    "data", [{"text": "дело 🎉"}, [1], "plain text", "", None, 5], ids=lambda data: ascii(data)
+)
+async def test_an_event_of_an_encrypted_channel_can_be_read_with_its_key_only(
+    server: Server, connect: Connect, data: Any
+) -> None:
+    wire = await connect()
+    async with Publisher(with_master_key(server.settings())) as publisher:
+        signed = publisher.authorize_channel(wire.socket_id, ENCRYPTED)
+        await wire.subscribe(ENCRYPTED, signed["auth"])
+        await publisher.trigger(ENCRYPTED, "e", data)
+        await publisher.trigger_batch([BatchEvent(channel=ENCRYPTED, name="b", data=data)])
+        key = base64.b64decode(signed["shared_secret"])
+        nonces = set()
+        for name in ("e", "b"):
+            sealed = (await wire.event(name))["data"]
+            assert list(sealed) == ["nonce", "ciphertext"]
+            assert decode_data(decrypt(key, sealed)) == data
+            other = publisher.authorize_channel(wire.socket_id, ENCRYPTED + "2")["shared_secret"]
+            assert decrypt(base64.b64decode(other), sealed) is None
+            nonces.add(sealed["nonce"])
+        assert len(nonces) == 2, "never one nonce twice"
+
+
+async def test_nothing_that_should_be_encrypted_is_sent_in_clear(scripted: Scripted) -> None:
+    bodies = []
+
+    async def handle(request: web.Request) -> web.Response:
+        bodies.append(await request.read())
+        return web.Response(text="{}")
+
+    without = await scripted(handle)
+    batch = [
+        BatchEvent(channel="news", name="e", data=SECRET),
+        BatchEvent(channel=ENCRYPTED, name="e", data=SECRET),
+    ]
+    with pytest.raises(PublishFailed, match="set encryption_master_key") as failed:
+        await without.trigger(ENCRYPTED, "e", SECRET)
+    assert_discreet(failed.value)
+    with pytest.raises(PublishFailed, match="set encryption_master_key"):
+        await without.trigger_batch(batch)
+    async with Publisher(with_master_key(without._settings)) as publisher:
+        for channels in (["news", ENCRYPTED], [ENCRYPTED, "news"], [ENCRYPTED] * 2):
+            with pytest.raises(PublishFailed, match="alone") as failed:
+                await publisher.trigger(channels, "e", SECRET)
+            assert_discreet(failed.value)
+        assert bodies == []
+        await publisher.trigger(ENCRYPTED, "e", SECRET)
+        await publisher.trigger(f"{ENCRYPTED[:18]}cache-room", "e", SECRET)
+        await publisher.trigger_batch(batch[1:])
+    assert len(bodies) == 3
+    assert all(SECRET.encode() not in body for body in bodies)
+
+
+@pytest.mark.parametrize("channel", ["news", ENCRYPTED, "private-encrypted-\ud800", "\ud800"])
+@pytest.mark.parametrize("data", ["\ud800", {"a": "\ud800"}], ids=ascii)
+async def test_half_a_character_is_refused_before_anything_is_sent(channel: str, data: Any) -> None:
+    nobody = settings_for(1)
+    async with Publisher(with_master_key(nobody)) as publisher:
+        with pytest.raises(PublishFailed, match="half of a character"):
+            await publisher.trigger(channel, "e", data)
+        with pytest.raises(PublishFailed, match="half of a character"):
+            await publisher.trigger_batch([BatchEvent(channel=channel, name="e", data=data)])
+
+
+async def test_a_channels_name_may_be_half_a_character_too(publisher: Publisher) -> None:
+    with pytest.raises(PublishFailed, match="half of a character"):
+        await publisher.trigger("\ud800", "e", 1)
+    assert (await publisher.channel("\ud800"))["occupied"] is False
+
+
+async def test_without_pynacl_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "nacl.secret", None)
+    async with Publisher(with_master_key(settings_for(1))) as publisher:
+        with pytest.raises(SettingsError, match=r"antiphon\[encryption\]"):
+            await publisher.trigger(ENCRYPTED, "e", 1)
+
+
+# Signing
+
+
+def signer(**settings: Any) -> Publisher:
+    return Publisher(settings_for(1, **settings))
+
+
+SOCKET = "1234.1234"
+
+
+async def test_a_channel_is_signed_as_pusher_documents_it() -> None:
+    key, secret = "278d425bdf160c739803", "7ad3773142a6692b25b8"
+    publisher = signer(app_key=key, app_secret=secret)
+    assert publisher.authorize_channel(SOCKET, "private-foobar") == {
+        "auth": f"{key}:58df8b0c36d6982b82c3ecf6b4662e34fe8c25bba48f5369f135bf843651c3a4"
+    }
+    assert publisher.authenticate_user(SOCKET, {"id": "12345"}) == {
+        "auth": f"{key}:4708d583dada6a56435fb8bc611c77c359a31eebde13337c16ab43aa6de336ba",
+        "user_data": '{"id":"12345"}',
+    }
+
+
+async def test_what_is_signed_is_accepted(server: Server, connect: Connect) -> None:
+    wire = await connect()
+    publisher = Publisher(with_master_key(server.settings()))
+    info = {"name": "Қўчқоров"}
+    signed = publisher.authorize_channel(wire.socket_id, "private-room", "ali", info)
+    assert list(signed) == ["auth"]
+    await wire.subscribe("private-room", signed["auth"])
+    signed = publisher.authorize_channel(wire.socket_id, "presence-room", "ali", info)
+    assert list(signed) == ["auth", "channel_data"]
+    answer = await wire.subscribe("presence-room", signed["auth"], signed["channel_data"])
+    assert answer["presence"]["hash"] == {"ali": info}
+    signed = publisher.authorize_channel(wire.socket_id, "presence-hall", "ali")
+    assert signed["channel_data"] == '{"user_id":"ali","user_info":null}'
+    await wire.subscribe("presence-hall", signed["auth"], signed["channel_data"])
+    signed = publisher.authorize_channel(wire.socket_id, ENCRYPTED)
+    assert list(signed) == ["auth", "shared_secret"]
+    await wire.subscribe(ENCRYPTED, signed["auth"])
+    signed = publisher.authenticate_user(wire.socket_id, {"id": "7", "user_info": info})
+    wire.send("pusher:signin", signed)
+    await wire.event("pusher:signin_success")
+
+
+@pytest.mark.parametrize(
+    "socket_id",
+    ["", "1", "1.", ".1", "a.b", "1.2.3", " 1.2", "1.2\n", "١.٢", "1.2:presence-x", "1.2::user"],
+)
+async def test_only_a_socket_id_is_signed(socket_id: str) -> None:
+    publisher = signer()
+    with pytest.raises(InvalidName, match="no socket id"):
+        publisher.authorize_channel(socket_id, "private-room")
+    with pytest.raises(InvalidName, match="no socket id"):
+        publisher.authenticate_user(socket_id, {"id": "7"})
+
+
+@pytest.mark.parametrize(
+    ("channel", "kind"),
+    [
+        ("", InvalidName),
+        ("private-a b", InvalidName),
+        ('presence-room:{"user_id":"7"}', InvalidName),
+        (":user::{}", InvalidName),
+        ("private-" + "x" * 200, InvalidName),
+        ("private-\ud800", InvalidName),
+        ("news", AuthorizationFailed),
+        ("#server-to-user-7", AuthorizationFailed),
+        ("presence-room", AuthorizationFailed),
+        (ENCRYPTED, AuthorizationFailed),
+    ],
+)
+async def test_a_channel_that_cannot_be_signed_is_refused(
+    channel: str, kind: type[Exception]
+) -> None:
+    with pytest.raises(kind):
+        signer().authorize_channel(SOCKET, channel)
+
+
+@pytest.mark.parametrize("user_data", [{}, {"id": ""}, {"id": 7}, {"id": None}, {"user_id": "7"}])
+async def test_nobody_signs_in_without_an_id(user_data: dict[str, Any]) -> None:
+    with pytest.raises(InvalidName, match="needs an id"):
+        signer().authenticate_user(SOCKET, user_data)
+
+
+# Webhooks
+
+
+def webhook(body: Any, *, age: float = 0) -> tuple[str, str, bytes]:
+    """Key, signature and body as a server sends them."""
+    if isinstance(body, dict):
+        body = msgspec.json.encode({"time_ms": int((time.time() - age) * 1000), **body})
+    return "k", sign_webhook(SECRET, body), body
+
+
+async def test_a_webhook_tells_what_has_happened() -> None:
+    events = [
+        {"name": "channel_occupied", "channel": "news"},
+        {"name": "member_added", "channel": "presence-room", "user_id": "ali"},
+        {"name": "member_removed", "channel": "presence-room", "user_id": 7},
+        {
+            "name": "client_event",
+            "channel": "presence-room",
+            "event": "client-typing",
+            "data": '{"on":true}',
+            "socket_id": "1.2",
+            "user_id": "ali",
+        },
+        {"name": "subscription_count", "channel": "news", "subscription_count": 3},
+        {"name": "of the future", "more": {}},
+    ]
+    body = msgspec.json.encode({"time_ms": (now := int(time.time())) * 1000, "events": events})
+    got = signer().validate_webhook("k", sign_webhook(SECRET, body), body)
+    assert got == Webhook(
+        time=now,
+        events=(
+            WebhookEvent(name="channel_occupied", channel="news"),
+            WebhookEvent(name="member_added", channel="presence-room", user_id="ali"),
+            WebhookEvent(name="member_removed", channel="presence-room", user_id="7"),
+            WebhookEvent(
+                name="client_event",
+                channel="presence-room",
+                event="client-typing",
+                data='{"on":true}',
+                socket_id="1.2",
+                user_id="ali",
+            ),
+            WebhookEvent(name="subscription_count", channel="news", subscription_count=3),
+            WebhookEvent(name="of the future"),
+        ),
+    )
+
+
+@pytest.mark.parametrize("age", [-290, 0, 290])
+async def test_a_webhook_of_these_minutes_is_taken(age: float) -> None:
+    key, signature, body = webhook({"events": []}, age=age)
+    assert signer().validate_webhook(key, signature, body).events == ()
+
+
+@pytest.mark.parametrize(
+    ("age", "words"), [(310, "310 seconds old"), (-310, "seconds ahead"), (10**12, "old")]
+)
+async def test_an_old_webhook_is_invalid(age: float, words: str) -> None:
+    with pytest.raises(WebhookInvalid, match=words) as caught:
+        signer().validate_webhook(*webhook({"events": []}, age=age))
+    assert_discreet(caught.value)
+
+
+@pytest.mark.parametrize("key", [None, "", "K", "k ", "other", "ü", "\ud800"])
+async def test_a_webhook_of_another_application_is_invalid(key: str | None) -> None:
+    _, signature, body = webhook({"events": []})
+    with pytest.raises(WebhookInvalid, match="X-Pusher-Key"):
+        signer().validate_webhook(key, signature, body)
+
+
+@pytest.mark.parametrize("signature", [None, "", "a" * 64, "ü", "\ud800", "upper", "body"])
+async def test_a_webhook_that_is_signed_otherwise_is_invalid(signature: str | None) -> None:
+    key, right, body = webhook({"events": []})
+    if signature == "upper":
+        signature = right.upper()
+    elif signature == "body":
+        signature, body = right, body + b" "
+    with pytest.raises(WebhookInvalid, match="X-Pusher-Signature") as caught:
+        signer().validate_webhook(key, signature, body)
+    assert_discreet(caught.value)
+
+
+async def test_what_is_not_signed_is_not_even_read() -> None:
+    with pytest.raises(WebhookInvalid, match="X-Pusher-Signature"):
+        signer().validate_webhook("k", "a" * 64, b"[" * 100_000)
+    with pytest.raises(WebhookInvalid, match="X-Pusher-Key"):
+        signer().validate_webhook("other", "a" * 64, b"")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{}",
+        b"null",
+        b"[]",
+        b"{",
+        b"\xff",
+        b'{"events":[{"name":"\xff"}]}',
+        b"[" * 100_000,
+        b'{"events":[]}',
+        b'{"time_ms":"1","events":[]}',
+        b'{"time_ms":1e999,"events":[]}',
+        b'{"time_ms":null,"events":[]}',
+        b'{"time_ms":%d}' % (10**15),
+        b'{"time_ms":1,"events":{}}',
+        b'{"time_ms":1,"events":[1]}',
+        b'{"time_ms":1,"events":[{}]}',
+        b'{"time_ms":1,"events":[{"name":1}]}',
+    ],
+    ids=lambda body: ascii(body)[:40],
+)
+async def test_a_signed_body_that_is_no_webhook_is_invalid(body: bytes) -> None:
+    with pytest.raises(WebhookInvalid, match="cannot be read"):
+        signer().validate_webhook(*webhook(body))
 
 
 # What is refused before anything is sent
@@ -212,6 +536,8 @@ async def test_too_many_and_too_few_are_refused_without_a_request() -> None:
             await publisher.trigger_batch([])
         with pytest.raises(PublishFailed, match="not 11"):
             await publisher.trigger_batch([event] * 11)
+        with pytest.raises(PublishFailed, match="empty"):
+            await publisher.terminate_user_connections("")
 
 
 # Servers that are not ours
@@ -301,6 +627,7 @@ async def test_every_servers_way_to_say_yes_is_understood(
 @pytest.mark.parametrize(
     ("body", "code"),
     [
+        (f'{{"error":"no route for auth_signature={"a1" * 32}","code":404}}', 404),
         ('{"error":"The secret authentication failed","code":401}', 401),
         ('{"error":"The received data is incorrect","code":400}', 400),
         ('{"error":"The data should be less than 100KB.","code":413}', 413),
@@ -317,7 +644,9 @@ async def test_soketis_200_with_a_code_in_the_body_is_a_failure(
     assert_discreet(failed.value)
 
 
-@pytest.mark.parametrize("body", ["hello", "<html></html>", "[]", "7", "null", '{"a":', "\x00"])
+@pytest.mark.parametrize(
+    "body", ["hello", "<html></html>", "[]", "7", "null", '{"a":', "\x00", "[" * 9_999]
+)
 async def test_an_answer_that_is_no_json_object_is_a_failure(scripted: Scripted, body: str) -> None:
     publisher = await scripted(answers(body))
     with pytest.raises(PublishFailed, match="is this a Pusher server") as failed:
@@ -346,13 +675,41 @@ async def test_user_ids_that_are_numbers_become_text(scripted: Scripted) -> None
         '{"users":[1]}',
         '{"users":[{}]}',
         '{"users":7}',
+        '{"batch":7}',
+        '{"batch":{"a":1}}',
     ],
 )
 async def test_an_answer_of_another_shape_is_a_failure_too(scripted: Scripted, body: str) -> None:
     publisher = await scripted(answers(body))
-    ask = publisher.users("presence-room") if "users" in body else publisher.channels()
-    with pytest.raises(PublishFailed):
-        await ask
+    asks: dict[str, Callable[[], Awaitable[Any]]] = {
+        "channels": publisher.channels,
+        "users": lambda: publisher.users("presence-room"),
+        "batch": lambda: publisher.trigger_batch([BatchEvent(channel="a", name="e", data=1)]),
+    }
+    with pytest.raises(PublishFailed, match="is this a Pusher server"):
+        await asks[body.split('"')[1]]()
+
+
+async def test_bytes_that_are_no_text_are_a_failure_too(scripted: Scripted) -> None:
+    async def handle(request: web.Request) -> web.Response:
+        return web.Response(body=b'{"channels":"\xff"}')
+
+    with pytest.raises(PublishFailed, match="is this a Pusher server"):
+        await (await scripted(handle)).channels()
+
+
+async def test_what_a_cache_channel_holds_is_told_as_it_is(scripted: Scripted) -> None:
+    asked = []
+
+    async def handle(request: web.Request) -> web.Response:
+        asked.append(request.query["info"])
+        return web.Response(text='{"occupied":true,"cache":{"data":"{}","ttl":1799}}')
+
+    publisher = await scripted(handle)
+    answer = await publisher.channel("cache-news", info=["cache"])
+    assert answer == {"occupied": True, "cache": {"data": "{}", "ttl": 1799}}
+    await publisher.channel("cache-news", info="cache")
+    assert asked == ["cache", "cache"]
 
 
 async def test_a_redirect_is_not_followed_with_the_signature(scripted: Scripted) -> None:
@@ -391,10 +748,10 @@ async def test_a_server_that_does_not_answer_is_given_up(scripted: Scripted) -> 
         await over.wait()
         return web.Response()
 
-    publisher = await scripted(handle)
-    publisher._timeout = 0.05
-    with pytest.raises(PublishFailed, match="could not be reached") as failed:
-        await publisher.trigger("news", "e", 1)
+    settings = (await scripted(handle))._settings
+    async with Publisher(settings, timeout=0.05) as publisher:
+        with pytest.raises(PublishFailed, match="did not answer in time") as failed:
+            await publisher.trigger("news", "e", 1)
     over.set()
     assert failed.value.code is None
     assert_discreet(failed.value)
@@ -464,7 +821,11 @@ async def test_what_is_sent_is_what_other_servers_expect(scripted: Scripted) -> 
 
     publisher = await scripted(handle)
     await publisher.trigger(["a", "b"], "e", {"n": 1}, socket_id="1.2", info=["user_count"])
-    await publisher.trigger_batch([BatchEvent(channel="a", name="e", data=[1])])
+    await publisher.trigger_batch(
+        [BatchEvent(channel="a", name="e", data=[1], socket_id="1.2", info=["user_count"])]
+    )
+    await publisher.send_to_user("7", "e", "text")
+    await publisher.terminate_user_connections("a b/7@x")
     await publisher.channels(prefix="presence-", info=["user_count", "subscription_count"])
     await publisher.channel("a")
     kind = "application/json"
@@ -487,8 +848,26 @@ async def test_what_is_sent_is_what_other_servers_expect(scripted: Scripted) -> 
             "/apps/1/batch_events",
             {},
             kind,
-            {"batch": [{"channel": "a", "name": "e", "data": "[1]"}]},
+            {
+                "batch": [
+                    {
+                        "channel": "a",
+                        "name": "e",
+                        "data": "[1]",
+                        "socket_id": "1.2",
+                        "info": "user_count",
+                    }
+                ]
+            },
         ),
+        (
+            "POST",
+            "/apps/1/events",
+            {},
+            kind,
+            {"name": "e", "channels": ["#server-to-user-7"], "data": "text"},
+        ),
+        ("POST", "/apps/1/users/a b/7@x/terminate_connections", {}, kind, {}),
         (
             "GET",
             "/apps/1/channels",

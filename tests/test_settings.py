@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import base64
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,8 @@ from antiphon import __version__
 from antiphon.errors import SettingsError
 from antiphon.settings import App, Settings
 
+REVERB_MASTER_KEY = base64.b64encode(b"r" * 32).decode()
+PUSHER_MASTER_KEY = base64.b64encode(b"p" * 32).decode()
 REVERB = {
     "REVERB_APP_ID": "reverb-id",
     "REVERB_APP_KEY": "reverb-key",
@@ -18,6 +22,7 @@ REVERB = {
     "REVERB_HOST": "reverb.example.com",
     "REVERB_PORT": "8080",
     "REVERB_SCHEME": "http",
+    "REVERB_ENCRYPTION_MASTER_KEY_BASE64": REVERB_MASTER_KEY,
 }
 PUSHER = {
     "PUSHER_APP_ID": "pusher-id",
@@ -26,6 +31,7 @@ PUSHER = {
     "PUSHER_HOST": "pusher.example.com",
     "PUSHER_PORT": "6001",
     "PUSHER_SCHEME": "http",
+    "PUSHER_ENCRYPTION_MASTER_KEY_BASE64": PUSHER_MASTER_KEY,
 }
 
 
@@ -114,14 +120,26 @@ def test_channels_are_signed_under_the_api_or_at_a_full_address(
 ) -> None:
     settings = Settings(app_key="key", api_url=api_url, auth_endpoint=endpoint)
     assert settings.auth_url == auth_url
+    settings = Settings(app_key="key", api_url=api_url, user_auth_endpoint=endpoint)
+    assert settings.user_auth_url == auth_url
+
+
+def test_signing_in_has_laravels_path_unless_another_is_given() -> None:
+    settings = Settings(app_key="key", api_url="https://a.example")
+    assert settings.user_auth_url == "https://a.example/broadcasting/user-auth"
+    assert Settings(app_key="key").user_auth_url == ""
 
 
 def test_an_endpoint_without_a_slash_stays_on_the_apis_host() -> None:
     # Else the user's token goes to a host named "a.examplebroadcasting".
     settings = Settings(
-        app_key="key", api_url="https://a.example", auth_endpoint="broadcasting/auth"
+        app_key="key",
+        api_url="https://a.example",
+        auth_endpoint="broadcasting/auth",
+        user_auth_endpoint="broadcasting/user-auth",
     )
     assert settings.auth_url == "https://a.example/broadcasting/auth"
+    assert settings.user_auth_url == "https://a.example/broadcasting/user-auth"
 
 
 @pytest.mark.parametrize(
@@ -142,8 +160,10 @@ def test_an_endpoint_without_a_slash_stays_on_the_apis_host() -> None:
         ({"http_host": "https://example.com"}, "no host name"),
         ({"http_host": "example.com:443"}, "no host name"),
         ({"auth_endpoint": "ftp://example.com/auth"}, "neither a path nor an address"),
+        ({"user_auth_endpoint": "ftp://example.com/auth"}, "neither a path nor an address"),
         ({"host": "example.com?x"}, "no host name"),
         ({"host": "example.com#x"}, "no host name"),
+        ({"port": "8080"}, "a number, not '8080'"),
         ({"port": -1}, "between 1 and 65535, -1 does not"),
         ({"port": 65536}, "between 1 and 65535, 65536 does not"),
         ({"api_url": "example.com"}, "starts with http"),
@@ -164,11 +184,41 @@ def test_a_port_does_not_belong_to_the_host(host: str) -> None:
         Settings(app_key="key", host=host)
 
 
-@pytest.mark.parametrize("field", ["api_url", "auth_endpoint"])
+@pytest.mark.parametrize("field", ["api_url", "auth_endpoint", "user_auth_endpoint"])
 def test_an_address_that_is_none_is_a_settings_error(field: str) -> None:
     fields: dict[str, Any] = {"app_key": "key", field: "http://[oops"}
     with pytest.raises(SettingsError):
-        assert Settings(**fields).auth_url
+        Settings(**fields)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "never-print-this",
+        "bmV2ZXItcHJpbnQtdGhpcw==",
+        base64.b64encode(b"x" * 31).decode(),
+        base64.b64encode(b"x" * 33).decode(),
+        base64.b64encode(b"x" * 32).decode() + "\n",
+        base64.b64encode(b"x" * 32).decode().rstrip("="),
+        base64.urlsafe_b64encode(b"\xff" * 32).decode(),
+        "ü" * 32,
+        "\ud800",
+        " ",
+    ],
+    ids=ascii,
+)
+def test_an_encryption_master_key_that_is_none_is_refused_without_being_shown(key: str) -> None:
+    with pytest.raises(SettingsError, match="base64 of 32 bytes") as caught:
+        Settings(app_key="key", encryption_master_key=key)
+    assert key == " " or key not in "".join(traceback.format_exception(caught.value))
+    with pytest.raises(SettingsError, match="encryption master key"):
+        from_env({**REVERB, "REVERB_ENCRYPTION_MASTER_KEY_BASE64": key})
+
+
+def test_an_encryption_master_key_is_kept_as_it_was_given() -> None:
+    assert Settings(app_key="key").encryption_master_key == ""
+    settings = Settings(app_key="key", encryption_master_key=REVERB_MASTER_KEY)
+    assert settings.encryption_master_key == REVERB_MASTER_KEY
 
 
 def test_an_application_without_a_key_is_told_where_to_put_it() -> None:
@@ -185,6 +235,12 @@ def test_the_secret_is_in_no_representation_of_the_settings() -> None:
         assert SECRET not in text
         assert "key" in text
         assert "example.com" in text
+
+
+def test_the_encryption_master_key_is_in_no_representation_of_the_settings() -> None:
+    settings = Settings(app_key="key", encryption_master_key=REVERB_MASTER_KEY)
+    for text in (repr(settings), str(settings), repr(settings.__rich_repr__())):
+        assert REVERB_MASTER_KEY not in text
 
 
 def test_the_secret_is_in_no_representation_of_an_application() -> None:
@@ -226,6 +282,7 @@ def test_the_names_of_reverb_are_read_as_they_stand() -> None:
         host="reverb.example.com",
         port=8080,
         scheme="http",
+        encryption_master_key=REVERB_MASTER_KEY,
     )
 
 
@@ -237,6 +294,7 @@ def test_the_names_of_pusher_are_read_as_they_stand() -> None:
         host="pusher.example.com",
         port=6001,
         scheme="http",
+        encryption_master_key=PUSHER_MASTER_KEY,
     )
 
 

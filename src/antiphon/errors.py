@@ -17,9 +17,12 @@ AntiphonError
 │       ├── MalformedAuthResponse 200 with something that is no signature
 │       ├── AuthServerError       5xx, a redirect or another unexpected status
 │       └── AuthTimeout           no answer in time
+├── SignInFailed                  the server did not accept `pusher:signin`
 ├── EventFailed                   one event; nothing else is touched
 │   ├── MalformedFrame            text that is no Pusher frame
 │   ├── PayloadInvalid            data that does not fit the bound type
+│   ├── DecryptionFailed          an encrypted event that the channel's key does not open
+│   ├── QueueOverflow             a bounded queue was full: events, or one's own, were lost
 │   ├── HandlerFailed             a handler raised
 │   └── ServerReportedError       a `pusher:error` that leaves the connection open
 ├── PublishFailed                 the HTTP API refused or could not be reached
@@ -44,6 +47,7 @@ __all__ = [
     "ClientClosed",
     "ConnectionFailed",
     "ConnectionLost",
+    "DecryptionFailed",
     "EmptyAuthResponse",
     "ErrorKind",
     "EventFailed",
@@ -55,15 +59,16 @@ __all__ = [
     "MalformedFrame",
     "PayloadInvalid",
     "PublishFailed",
+    "QueueOverflow",
     "Refused",
     "ServerReportedError",
     "SessionExpired",
     "SettingsError",
+    "SignInFailed",
     "SubscriptionFailed",
     "Unauthorized",
     "Unreachable",
     "WebhookInvalid",
-    "reason_of",
     "sentence",
 ]
 
@@ -140,9 +145,23 @@ class SubscriptionFailed(AntiphonError):
         self.channel = channel
         self.code = code
 
+    @property
+    def temporary(self) -> bool:
+        """Whether asking again later, with nothing changed, may help: codes 4100 to 4299."""
+        return self.code is not None and 4100 <= self.code < 4300
+
 
 class AuthorizationFailed(SubscriptionFailed):
-    """No signature for a private or presence channel could be had."""
+    """No signature could be had: for a private or presence channel, or for signing in.
+
+    Attributes:
+        channel: The channel's name; empty where it was for signing in.
+    """
+
+    @property
+    def temporary(self) -> bool:
+        """Whether asking again later, with nothing changed, may help."""
+        return False
 
 
 class Unauthorized(AuthorizationFailed):
@@ -150,7 +169,7 @@ class Unauthorized(AuthorizationFailed):
 
 
 class Forbidden(AuthorizationFailed):
-    """The endpoint answered 403: this user may not join this channel."""
+    """The endpoint answered 403: this user may not join this channel, or not sign in."""
 
 
 class SessionExpired(AuthorizationFailed):
@@ -166,11 +185,31 @@ class MalformedAuthResponse(AuthorizationFailed):
 
 
 class AuthServerError(AuthorizationFailed):
-    """The endpoint failed: 5xx, a redirect, or a status no authorizer expects."""
+    """The endpoint failed: no connection, 5xx, a redirect, or a status no authorizer expects."""
+
+    @property
+    def temporary(self) -> bool:
+        """True for 5xx and 429, and where there was no answer at all."""
+        return self.code is None or self.code == 429 or self.code >= 500
 
 
 class AuthTimeout(AuthorizationFailed):
     """The endpoint did not answer in time."""
+
+    @property
+    def temporary(self) -> bool:
+        """True: a server that was slow may be quick again."""
+        return True
+
+
+class SignInFailed(AntiphonError):
+    """The server did not accept `pusher:signin`; the connection and its channels go on."""
+
+    kind: ClassVar[ErrorKind] = "subscription"
+
+    def __init__(self, message: str, *, code: int | None = None) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class EventFailed(AntiphonError):
@@ -203,6 +242,14 @@ class MalformedFrame(EventFailed):
 
 class PayloadInvalid(EventFailed):
     """An event's data does not fit the type its handler was bound with."""
+
+
+class DecryptionFailed(EventFailed):
+    """An event of an encrypted channel could not be decrypted, not even with a fresh key."""
+
+
+class QueueOverflow(EventFailed):
+    """A bounded queue was full: what its policy or the channel's end did not let wait was lost."""
 
 
 class HandlerFailed(EventFailed):
@@ -247,28 +294,6 @@ class WebhookInvalid(AntiphonError, ValueError):
     """A webhook that did not come from the application's server, or came too late."""
 
     kind: ClassVar[ErrorKind] = "event"
-
-
-def reason_of(exc: BaseException) -> str:
-    """Why an HTTP request got no answer, in words, by the name of the library's exception."""
-    name = type(exc).__name__
-    return _REASONS.get(name, name)
-
-
-_REASONS: Final = {
-    "ClientConnectorCertificateError": "its certificate is not trusted",
-    "ClientConnectorSSLError": "it does not speak TLS; is the scheme http there?",
-    "ClientConnectorDNSError": "its name cannot be found; check the host, or the network",
-    "ClientConnectorError": "nothing listens; is the server running there?",
-    "ServerDisconnectedError": "it hung up instead of answering",
-    "TimeoutError": "it did not answer in time",
-    "ServerTimeoutError": "it did not answer in time",
-    "ConnectionTimeoutError": "it did not answer in time",
-    "SocketTimeoutError": "it did not answer in time",
-    "InvalidURL": "this is no address",
-    "InvalidUrlClientError": "this is no address",
-    "ValueError": "this is no address",
-}
 
 
 def sentence(text: str) -> str:

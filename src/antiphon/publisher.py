@@ -1,8 +1,13 @@
-"""The HTTP API from a backend's side: publish events and ask about channels."""
+"""What a backend does: publish events, ask about channels, sign clients, check webhooks.
+
+The names are those of Pusher's libraries for backends.
+"""
 
 from __future__ import annotations
 
+import base64
 import re
+import secrets
 import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -10,21 +15,38 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
-from .errors import PublishFailed, SettingsError, reason_of, sentence
-from .protocol import signing
+from .errors import (
+    AuthorizationFailed,
+    InvalidName,
+    PublishFailed,
+    SettingsError,
+    WebhookInvalid,
+    sentence,
+)
+from .http import HttpClient, NoAnswer
+from .protocol import encryption, signing
+from .protocol.channels import (
+    Access,
+    access_of,
+    check_channel_name,
+    needs_authorization,
+    user_channel,
+)
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    import aiohttp
-
     from .settings import Settings
 
-__all__ = ["BatchEvent", "Publisher"]
+__all__ = ["BatchEvent", "Publisher", "Webhook", "WebhookEvent"]
 
 MAX_CHANNELS: Final = 100
 MAX_BATCH: Final = 10
+WEBHOOK_WINDOW: Final = 300
+"""Seconds by which a webhook's time may differ from this machine's clock."""
+
 _SIGNATURE: Final = re.compile(r"[0-9a-f]{64}")
+_SOCKET_ID: Final = re.compile(r"[0-9]+\.[0-9]+")
 
 
 class BatchEvent(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,21 +57,64 @@ class BatchEvent(msgspec.Struct, frozen=True, kw_only=True):
         name: The event's name.
         data: Any JSON value; a string is sent as it is.
         socket_id: The connection that must not receive it.
+        info: Attributes of the channel to answer, as for `trigger`.
     """
 
     channel: str
     name: str
     data: Any
     socket_id: str | None = None
+    info: Sequence[str] = ()
+
+
+class WebhookEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """One event of a webhook; what does not belong to its kind is None.
+
+    Attributes:
+        name: Its kind: `channel_occupied`, `channel_vacated`, `member_added`, `member_removed`,
+            `client_event`, `cache_miss`, `subscription_count`.
+        channel: The channel's name.
+        user_id: The member, or who sent the client event.
+        event: The client event's name.
+        data: The client event's data, as it stood.
+        socket_id: The connection that sent the client event.
+        subscription_count: How many are subscribed.
+    """
+
+    name: str
+    channel: str | None = None
+    user_id: str | int | None = None
+    event: str | None = None
+    data: Any = None
+    socket_id: str | None = None
+    subscription_count: int | None = None
+
+    def __post_init__(self) -> None:
+        # Servers in PHP and JavaScript keep a user's id as the number it was.
+        if isinstance(self.user_id, int):
+            msgspec.structs.force_setattr(self, "user_id", str(self.user_id))
+
+
+class Webhook(msgspec.Struct, frozen=True, kw_only=True):
+    """What a server tells a backend.
+
+    Attributes:
+        time: When, in seconds since the epoch.
+        events: What has happened, in order.
+    """
+
+    time: float
+    events: tuple[WebhookEvent, ...]
 
 
 class Publisher:
-    """Publishes to the channels of one application.
+    """Speaks for a backend with the server of one application.
 
     Use it as an async context manager, or call `close()`: it keeps one pool of connections.
 
     Args:
-        settings: Where the server is, with `app_id`, `app_key` and `app_secret`.
+        settings: Where the server is, with `app_id`, `app_key` and `app_secret`, and for
+            encrypted channels `encryption_master_key`.
         timeout: Seconds one request may take.
 
     Raises:
@@ -63,8 +128,9 @@ class Publisher:
                 " REVERB_APP_ID and REVERB_APP_SECRET)."
             )
         self._settings = settings
-        self._timeout = timeout
-        self._session: aiohttp.ClientSession | None = None
+        self._http = HttpClient(timeout)
+
+    # Publishing
 
     async def trigger(
         self,
@@ -75,10 +141,10 @@ class Publisher:
         socket_id: str | None = None,
         info: Sequence[str] = (),
     ) -> dict[str, Any]:
-        """Publish one event.
+        """Publish one event; on an encrypted channel its data is encrypted here.
 
         Args:
-            channels: One channel's name, or up to 100.
+            channels: One channel's name, or up to 100. An encrypted channel stands alone.
             event: The event's name.
             data: Any JSON value; a string is sent as it is.
             socket_id: The connection that must not receive it, usually the sender's own.
@@ -88,36 +154,72 @@ class Publisher:
             For each channel the attributes asked for; empty when none were.
 
         Raises:
-            PublishFailed: The server refused it or could not be reached.
+            PublishFailed: The server refused it or could not be reached; or the channel is
+                encrypted, and there is no master key, or another channel beside it.
+            SettingsError: The channel is encrypted, and PyNaCl is missing.
         """
         names = [channels] if isinstance(channels, str) else list(channels)
         if not 1 <= len(names) <= MAX_CHANNELS:
             raise PublishFailed(f"An event goes to 1 to {MAX_CHANNELS} channels, not {len(names)}.")
-        body: dict[str, Any] = {"name": event, "channels": names, "data": _text(data)}
+        body: dict[str, Any] = {"name": event, "channels": names, "data": self._data(names, data)}
         if socket_id is not None:
             body["socket_id"] = socket_id
-        if info:
-            body["info"] = ",".join(info)
-        return _channels(await self._request("POST", "events", body=body))
+        return _channels(await self._request("POST", "events", body=_with_info(body, info)))
 
-    async def trigger_batch(self, events: Sequence[BatchEvent]) -> None:
+    async def trigger_batch(self, events: Sequence[BatchEvent]) -> list[dict[str, Any]]:
         """Publish up to 10 events in one request, in order.
 
+        Returns:
+            For each event the attributes its `info` asks for; empty when none does.
+
         Raises:
-            PublishFailed: The server refused them or could not be reached.
+            PublishFailed: The server refused them or could not be reached; or a channel is
+                encrypted, and there is no master key: then none is published.
+            SettingsError: A channel is encrypted, and PyNaCl is missing.
         """
         if not 1 <= len(events) <= MAX_BATCH:
             raise PublishFailed(f"A batch holds 1 to {MAX_BATCH} events, not {len(events)}.")
         batch = []
         for event in events:
-            item = {"channel": event.channel, "name": event.name, "data": _text(event.data)}
+            data = self._data([event.channel], event.data)
+            item = {"channel": event.channel, "name": event.name, "data": data}
             if event.socket_id is not None:
                 item["socket_id"] = event.socket_id
-            batch.append(item)
-        await self._request("POST", "batch_events", body={"batch": batch})
+            batch.append(_with_info(item, event.info))
+        answer = await self._request("POST", "batch_events", body={"batch": batch})
+        # Reverb answers an empty object where nothing was asked for (PROTOCOL §1.10).
+        attributes = answer.get("batch") or []
+        if not isinstance(attributes, list):
+            raise PublishFailed("The server's answer names no batch; is this a Pusher server?")
+        return attributes
+
+    async def send_to_user(self, user_id: str, event: str, data: Any) -> None:
+        """Publish an event to a signed-in user, on all of their connections.
+
+        Raises:
+            PublishFailed: The server refused it or could not be reached.
+        """
+        await self.trigger(user_channel(user_id), event, data)
+
+    async def terminate_user_connections(self, user_id: str) -> None:
+        """Close all connections of a signed-in user.
+
+        Raises:
+            PublishFailed: The server refused or could not be reached.
+        """
+        if not user_id:
+            raise PublishFailed("Whose connections? The user's id is empty.")
+        await self._request("POST", f"users/{_quoted(user_id)}/terminate_connections", body={})
+
+    # Asking
 
     async def channels(self, *, prefix: str = "", info: Sequence[str] = ()) -> dict[str, Any]:
         """Occupied channels and the attributes asked for, by name.
+
+        Args:
+            prefix: Only channels whose names begin so.
+            info: `user_count` (with a prefix that begins with `presence-`),
+                `subscription_count`.
 
         Raises:
             PublishFailed: The server refused or could not be reached.
@@ -128,11 +230,15 @@ class Publisher:
     async def channel(self, name: str, *, info: Sequence[str] = ()) -> dict[str, Any]:
         """Whether a channel is `occupied`, and the attributes asked for.
 
+        Args:
+            name: The channel.
+            info: `user_count`, `subscription_count`, `cache`: on a cache channel its last event
+                as `{"data": …, "ttl": …}`.
+
         Raises:
             PublishFailed: The server refused or could not be reached.
         """
-        path = f"channels/{quote(name, safe='')}"
-        return await self._request("GET", path, query=_with_info({}, info))
+        return await self._request("GET", f"channels/{_quoted(name)}", query=_with_info({}, info))
 
     async def users(self, channel: str) -> list[str]:
         """Ids of the users in a presence channel.
@@ -140,17 +246,118 @@ class Publisher:
         Raises:
             PublishFailed: The server refused or could not be reached.
         """
-        answer = await self._request("GET", f"channels/{quote(channel, safe='')}/users")
+        answer = await self._request("GET", f"channels/{_quoted(channel)}/users")
         users = answer.get("users", [])
         if not isinstance(users, list) or not all(isinstance(u, dict) and "id" in u for u in users):
             raise PublishFailed("The server's answer names no users; is this a Pusher server?")
         return [str(user["id"]) for user in users]
 
+    # Signing
+
+    def authorize_channel(
+        self, socket_id: str, channel: str, user_id: str | None = None, user_info: Any = None
+    ) -> dict[str, str]:
+        """What an auth endpoint answers, as JSON, when a user may join a channel.
+
+        Whether they may is the caller's to decide, before.
+
+        Args:
+            socket_id: The connection that joins, as the client sent it.
+            channel: The channel, as the client sent it.
+            user_id: Who they are on a presence channel.
+            user_info: What the others see of them there.
+
+        Returns:
+            `auth`, on presence channels `channel_data`, on encrypted ones `shared_secret`.
+
+        Raises:
+            InvalidName: The socket's id or the channel's name is none: answer 4xx.
+            AuthorizationFailed: The channel is open to all; it is a presence channel, and there
+                is no user_id; or it is encrypted, and there is no master key.
+        """
+        # A stranger's text must not become a signature of something else.
+        _check_socket_id(socket_id)
+        check_channel_name(channel)
+        if not needs_authorization(channel):
+            raise AuthorizationFailed(f"{channel} needs no signature.", channel=channel)
+        data = None
+        if access_of(channel) is Access.PRESENCE:
+            if not user_id:
+                raise AuthorizationFailed(
+                    f"{channel} is a presence channel: give a user_id.", channel=channel
+                )
+            member = {"user_id": user_id, "user_info": user_info}
+            data = msgspec.json.encode(member).decode()
+        settings = self._settings
+        auth = signing.channel_auth(settings.app_key, settings.app_secret, socket_id, channel, data)
+        answer = {"auth": auth}
+        if data is not None:
+            answer["channel_data"] = data
+        if access_of(channel) is Access.ENCRYPTED:
+            secret = self._shared_secret(channel)
+            if secret is None:
+                raise AuthorizationFailed(f"{channel} {_NO_MASTER_KEY}", channel=channel)
+            answer["shared_secret"] = base64.b64encode(secret).decode()
+        return answer
+
+    def authenticate_user(self, socket_id: str, user_data: Mapping[str, Any]) -> dict[str, str]:
+        """What a user auth endpoint answers, as JSON, when a client signs in.
+
+        Args:
+            socket_id: The connection that signs in, as the client sent it.
+            user_data: Who they are: `id`, a string, and optionally `user_info` and `watchlist`.
+
+        Returns:
+            `auth` and `user_data`.
+
+        Raises:
+            InvalidName: The socket's id is none (answer 4xx), or the user has no id.
+        """
+        _check_socket_id(socket_id)
+        if not isinstance(user_data.get("id"), str) or not user_data["id"]:
+            raise InvalidName("A user who signs in needs an id: a string that is not empty.")
+        data = msgspec.json.encode(user_data).decode()
+        settings = self._settings
+        auth = signing.user_auth(settings.app_key, settings.app_secret, socket_id, data)
+        return {"auth": auth, "user_data": data}
+
+    # Webhooks
+
+    def validate_webhook(self, key: str | None, signature: str | None, body: bytes) -> Webhook:
+        """Read a webhook, if it comes from the application's server, and now.
+
+        Args:
+            key: The header `X-Pusher-Key`.
+            signature: The header `X-Pusher-Signature`.
+            body: The request's body, exactly as it came.
+
+        Raises:
+            WebhookInvalid: It is another application's, is not signed with the secret, is no
+                webhook, or is more than 300 seconds old. Answer 4xx, and do not read it.
+        """
+        settings = self._settings
+        if key != settings.app_key:
+            raise WebhookInvalid("The webhook's X-Pusher-Key is not this application's key.")
+        if not signing.verify_webhook(settings.app_secret, body, signature or ""):
+            raise WebhookInvalid(
+                "The webhook's X-Pusher-Signature is wrong; check app_secret, and that the body"
+                " is taken as it came."
+            )
+        try:
+            webhook = msgspec.json.decode(body, type=_WebhookBody)
+        except (msgspec.MsgspecError, UnicodeError, RecursionError) as exc:
+            raise WebhookInvalid(f"The webhook's body cannot be read: {exc}.") from exc
+        age = time.time() - webhook.time_ms / 1000
+        if abs(age) > WEBHOOK_WINDOW:
+            when = f"{age:.0f} seconds old" if age > 0 else f"{-age:.0f} seconds ahead"
+            raise WebhookInvalid(
+                f"The webhook is {when}; {WEBHOOK_WINDOW} are allowed. Check both clocks."
+            )
+        return Webhook(time=webhook.time_ms / 1000, events=webhook.events)
+
     async def close(self) -> None:
         """Close the pooled connections; a later call opens new ones."""
-        session, self._session = self._session, None
-        if session is not None:
-            await session.close()
+        await self._http.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -171,13 +378,10 @@ class Publisher:
         body: Mapping[str, Any] | None = None,
         query: Mapping[str, str] | None = None,
     ) -> dict[str, Any]:
-        import aiohttp  # loaded by who publishes, not by who imports antiphon
-        from yarl import URL
-
         settings = self._settings
         # The signature is over the path as sent, without the server's prefix.
         path = f"/apps/{settings.app_id}/{resource}"
-        payload = msgspec.json.encode(body) if body is not None else b""
+        payload = _json(body) if body is not None else b""
         signed = signing.sign_request(
             settings.app_key,
             settings.app_secret,
@@ -187,24 +391,56 @@ class Publisher:
             body=payload,
             query=query,
         )
-        url = URL(f"{settings.http_url}{path}?{urlencode(signed)}", encoded=True)
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                timeout=aiohttp.ClientTimeout(total=self._timeout),
-                headers={"Content-Type": "application/json"},
-            )
+        url = f"{settings.http_url}{path}?{urlencode(signed, errors='replace')}"
+        headers = {"Content-Type": "application/json"}
         try:
-            async with self._session.request(
-                method, url, data=payload or None, allow_redirects=False
-            ) as response:
-                return _answer(response.status, await response.read(), settings.http_url + path)
-        except (aiohttp.ClientError, TimeoutError) as exc:
-            # The exception's own text may hold the address with its signature.
+            answer = await self._http.request(method, url, headers=headers, body=payload or None)
+        except NoAnswer as exc:
             raise PublishFailed(
-                sentence(
-                    f"The HTTP API at {settings.http_url} could not be reached: {reason_of(exc)}"
-                )
+                sentence(f"The HTTP API at {settings.http_url} could not be reached: {exc}")
             ) from None
+        return _answer(answer.status, answer.body, settings.http_url + path)
+
+    def _data(self, channels: Sequence[str], data: Any) -> str:
+        """An event's data as it is sent: to an encrypted channel never in clear."""
+        text = data if isinstance(data, str) else _json(data).decode()
+        encrypted = [name for name in channels if access_of(name) is Access.ENCRYPTED]
+        if not encrypted:
+            return text
+        if len(channels) > 1:
+            raise PublishFailed(
+                f"{encrypted[0]} is encrypted, with a key of its own: publish to it alone, not to"
+                f" {len(channels)} channels at once."
+            )
+        secret = self._shared_secret(encrypted[0])
+        if secret is None:
+            raise PublishFailed(f"{encrypted[0]} {_NO_MASTER_KEY}")
+        try:
+            sealed = encryption.encrypt(secret, text, secrets.token_bytes(encryption.NONCE_SIZE))
+        except SettingsError:
+            raise  # PyNaCl is missing
+        except ValueError as exc:
+            raise PublishFailed(f"{encrypted[0]}: {exc}") from None
+        return _json(sealed).decode()
+
+    def _shared_secret(self, channel: str) -> bytes | None:
+        text = self._settings.encryption_master_key
+        if not text:
+            return None
+        return encryption.shared_secret(
+            channel, encryption.decode_key(text, "The encryption master key")
+        )
+
+
+_NO_MASTER_KEY: Final = (
+    "is an encrypted channel: set encryption_master_key"
+    " (PUSHER_ENCRYPTION_MASTER_KEY_BASE64, or REVERB_…)."
+)
+
+
+class _WebhookBody(msgspec.Struct):
+    time_ms: float
+    events: tuple[WebhookEvent, ...]
 
 
 def _answer(status: int, raw: bytes, url: str) -> dict[str, Any]:
@@ -220,7 +456,7 @@ def _answer(status: int, raw: bytes, url: str) -> dict[str, Any]:
         raise PublishFailed(f"{url} answered {status}: {text or 'no body'} ({hint}).", code=status)
     try:
         answer = msgspec.json.decode(raw or b"{}")
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
         answer = None
     if not isinstance(answer, dict):
         raise PublishFailed(
@@ -231,7 +467,8 @@ def _answer(status: int, raw: bytes, url: str) -> dict[str, Any]:
     # soketi answers most refusals with 200 and the code in the body (PROTOCOL, transcripts).
     code = answer.get("code")
     if isinstance(code, int) and code >= 400:
-        raise PublishFailed(f"{url} refused: {answer.get('error', text)}.", code=code)
+        said = _SIGNATURE.sub("…", str(answer.get("error", text)))
+        raise PublishFailed(f"{url} refused: {said}.", code=code)
     return answer
 
 
@@ -243,9 +480,26 @@ def _channels(answer: dict[str, Any]) -> dict[str, Any]:
     return channels
 
 
-def _text(data: Any) -> str:
-    return data if isinstance(data, str) else msgspec.json.encode(data).decode()
+def _json(value: Any) -> bytes:
+    try:
+        return msgspec.json.encode(value)
+    except UnicodeEncodeError:
+        raise PublishFailed(
+            "What is to be published holds half of a character (a lone surrogate)."
+        ) from None
 
 
-def _with_info(query: dict[str, str], info: Sequence[str]) -> dict[str, str]:
-    return {**query, "info": ",".join(info)} if info else query
+def _quoted(name: str) -> str:
+    # What a path may hold is left alone: yarl would undo it where a host is no ASCII.
+    return quote(name, safe="=@,;", errors="replace")
+
+
+def _with_info(words: dict[str, str], info: Sequence[str]) -> dict[str, str]:
+    if not info:
+        return words
+    return {**words, "info": info if isinstance(info, str) else ",".join(info)}
+
+
+def _check_socket_id(socket_id: str) -> None:
+    if _SOCKET_ID.fullmatch(socket_id) is None:
+        raise InvalidName(f"{socket_id[:40]!r} is no socket id: two numbers and a point between.")

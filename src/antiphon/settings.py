@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import ipaddress
 import os
 import re
@@ -36,7 +37,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         app_secret: The application's secret; needed to publish and to sign. Not for clients.
         api_url: Base address of the chat backend, such as `https://chat.example.com`.
         auth_endpoint: Path (under `api_url`) or full address that signs channels.
+        user_auth_endpoint: The same for what signs users in.
         http_host: Name of the HTTP API's host where it is another one, as at Pusher's clusters.
+        encryption_master_key: Base64 of the 32 bytes from which every encrypted channel has its
+            key; needed to publish and to sign there. Not for clients.
     """
 
     app_key: str
@@ -48,7 +52,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     app_secret: str = ""
     api_url: str = ""
     auth_endpoint: str = "/broadcasting/auth"
+    user_auth_endpoint: str = "/broadcasting/user-auth"
     http_host: str = ""
+    encryption_master_key: str = ""
 
     def __post_init__(self) -> None:
         if not self.app_key:
@@ -68,14 +74,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             raise SettingsError(
                 f"An API address starts with http:// or https://, not so {self.api_url!r}."
             )
-        if "://" in self.auth_endpoint and not _is_address(self.auth_endpoint):
-            raise SettingsError(f"{self.auth_endpoint!r} is neither a path nor an address.")
+        for endpoint in (self.auth_endpoint, self.user_auth_endpoint):
+            if "://" in endpoint and not _is_address(endpoint):
+                raise SettingsError(f"{endpoint!r} is neither a path nor an address.")
+        if self.encryption_master_key and not _is_key(self.encryption_master_key):
+            raise SettingsError(
+                "The encryption master key must be the base64 of 32 bytes, and is not;"
+                " `openssl rand -base64 32` makes one."
+            )
         if not self.port:
             msgspec.structs.force_setattr(self, "port", 443 if self.secure else 80)
         msgspec.structs.force_setattr(self, "path", _clean_path(self.path))
 
     def __repr__(self) -> str:
-        """All fields but the secret."""
+        """Never the secret, nor the encryption master key."""
         return f"Settings({self.app_key!r} at {self.http_url}, api_url={self.api_url!r})"
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
@@ -107,9 +119,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def auth_url(self) -> str:
         """Address that signs channels, or an empty string when none is known."""
-        if _is_address(self.auth_endpoint):
-            return self.auth_endpoint
-        path = self.auth_endpoint.lstrip("/")
+        return self._endpoint_url(self.auth_endpoint)
+
+    @property
+    def user_auth_url(self) -> str:
+        """Address that signs users in, or an empty string when none is known."""
+        return self._endpoint_url(self.user_auth_endpoint)
+
+    def _endpoint_url(self, endpoint: str) -> str:
+        if _is_address(endpoint):
+            return endpoint
+        path = endpoint.lstrip("/")
         return f"{self.api_url.rstrip('/')}/{path}" if self.api_url else ""
 
     @classmethod
@@ -123,8 +143,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         """Settings from arguments, then the environment, then a `.env` file, then defaults.
 
         Reads Laravel's names as they stand: `REVERB_APP_ID`, `_KEY`, `_SECRET`, `REVERB_HOST`,
-        `_PORT`, `_SCHEME`, and the same under `PUSHER_` with `PUSHER_APP_CLUSTER`; `APP_URL` is
-        the API's address. Within one source, `REVERB_` goes before `PUSHER_`.
+        `_PORT`, `_SCHEME`, `REVERB_ENCRYPTION_MASTER_KEY_BASE64`, and the same under `PUSHER_`
+        with `PUSHER_APP_CLUSTER`; `APP_URL` is the API's address. Within one source, `REVERB_`
+        goes before `PUSHER_`.
 
         Args:
             env_file: A `.env` file; `${NAME}` inside it is expanded.
@@ -207,6 +228,7 @@ def _laravel(env: Mapping[str, str], source: str) -> dict[str, Any]:
             "host": f"{prefix}_HOST",
             "port": f"{prefix}_PORT",
             "scheme": f"{prefix}_SCHEME",
+            "encryption_master_key": f"{prefix}_ENCRYPTION_MASTER_KEY_BASE64",
         }
         here: dict[str, Any] = {field: env[name] for field, name in names.items() if env.get(name)}
         if prefix == "PUSHER" and "host" not in here and env.get("PUSHER_APP_CLUSTER"):
@@ -267,6 +289,13 @@ def _is_address(text: str) -> bool:
     except ValueError:
         return False
     return parts.scheme in ("http", "https") and bool(parts.hostname)
+
+
+def _is_key(text: str) -> bool:
+    try:
+        return len(base64.b64decode(text, validate=True)) == 32
+    except ValueError:  # binascii.Error is one
+        return False
 
 
 def _clean_host(host: str) -> str:

@@ -30,7 +30,8 @@ async def test_a_body_over_64_kib_is_refused(local_backend: Backend) -> None:
         for _ in range(65):
             yield b"x" * 1024
 
-    for path in ("/api/login", "/api/conversations/1/messages", "/broadcasting/auth"):
+    signing = ("/broadcasting/auth", "/broadcasting/user-auth")
+    for path in ("/api/login", "/api/conversations/1/messages", *signing):
         for body in (b"x" * 65_537, in_parts()):
             answer = await ali.http.post(
                 path,

@@ -47,6 +47,7 @@ async def test_the_openapi_document_is_served_without_a_token(
         ("/api/conversations/{conversation_id}/typing", "POST"),
         ("/api/conversations/{conversation_id}/read", "POST"),
         ("/broadcasting/auth", "POST"),
+        ("/broadcasting/user-auth", "POST"),
     }
 
 
@@ -63,8 +64,13 @@ async def test_the_openapi_document_tells_tokens_bodies_and_refusals(
                 if int(status) >= 400:
                     schema = response["content"]["application/json"]["schema"]
                     assert schema["$ref"].endswith("Refusal")
-    body = paths["/broadcasting/auth"]["post"]["requestBody"]["content"]
-    assert list(body) == ["application/x-www-form-urlencoded", "application/json"]
+    for path, fields in (
+        ("/broadcasting/auth", ["socket_id", "channel_name"]),
+        ("/broadcasting/user-auth", ["socket_id"]),
+    ):
+        body = paths[path]["post"]["requestBody"]["content"]
+        assert list(body) == ["application/x-www-form-urlencoded", "application/json"]
+        assert body["application/json"]["schema"]["required"] == fields
 
 
 async def test_other_origins_are_not_let_in_unless_they_are_named(

@@ -110,6 +110,7 @@ async def test_an_expired_token_is_worthless(backend: Backend) -> None:
         ("POST", "/api/conversations/1/typing"),
         ("POST", "/api/conversations/1/read"),
         ("POST", "/broadcasting/auth"),
+        ("POST", "/broadcasting/user-auth"),
     ],
 )
 async def test_without_a_token_nothing_is_done(

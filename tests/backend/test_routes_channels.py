@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from antiphon.protocol.signing import verify_channel_auth
+from antiphon.protocol.signing import verify_channel_auth, verify_user_auth
 
 from .harness import APP_KEY, APP_SECRET, Backend, Caller
 
@@ -15,6 +15,13 @@ async def authorize(caller: Caller, channel: str, socket_id: str = SOCKET) -> An
     return await caller.post(
         "/broadcasting/auth", data={"socket_id": socket_id, "channel_name": channel}
     )
+
+
+async def sign_in(caller: Caller, socket_id: str = SOCKET) -> Any:
+    return await caller.post("/broadcasting/user-auth", data={"socket_id": socket_id})
+
+
+# Channels
 
 
 async def test_ones_own_channel_is_signed(backend: Backend) -> None:
@@ -97,9 +104,12 @@ async def test_every_other_channel_is_forbidden(backend: Backend, channel: str) 
 async def test_a_malformed_socket_id_is_refused(local_backend: Backend, socket_id: str) -> None:
     ali = await local_backend.user("Ali")
 
-    answer = await authorize(ali, "private-user.1", socket_id)
-
-    assert (answer.status_code, answer.json()) == (422, {"message": "The socket_id is malformed."})
+    for answer in (
+        await authorize(ali, "private-user.1", socket_id),
+        await sign_in(ali, socket_id),
+    ):
+        refusal = {"message": "The socket_id is malformed."}
+        assert (answer.status_code, answer.json()) == (422, refusal)
 
 
 @pytest.mark.parametrize(
@@ -133,3 +143,57 @@ async def test_a_request_with_a_field_missing_is_refused(
 
     assert answer.status_code in (400, 422), answer.text
     assert list(answer.json()) == ["message"]
+
+
+# Signing in
+
+
+async def test_the_tokens_user_is_signed_in(backend: Backend) -> None:
+    await backend.user("Ali")
+    john = await backend.user("Жон", "O'Neil")
+
+    answer = await sign_in(john)
+
+    assert answer.status_code == 200
+    assert list(answer.json()) == ["auth", "user_data"]
+    data = answer.json()["user_data"]
+    assert data == (
+        f'{{"id":"{john.id}","user_info":{{"firstName":"Жон","lastName":"O\'Neil",'
+        f'"email":"{john.user.email}"}}}}'
+    )
+    assert verify_user_auth(answer.json()["auth"], APP_KEY, APP_SECRET, SOCKET, data)
+
+
+async def test_a_sign_in_takes_json_as_well_as_a_form(local_backend: Backend) -> None:
+    ali = await local_backend.user("Ali")
+
+    as_json = await ali.post("/broadcasting/user-auth", {"socket_id": SOCKET})
+
+    assert as_json.status_code == 200
+    assert as_json.json() == (await sign_in(ali)).json()
+
+
+@pytest.mark.parametrize(
+    "request_body", [{}, {"data": {"channel_name": "x"}}, {"json": []}, {"json": {"socket_id": 1}}]
+)
+async def test_a_sign_in_without_a_socket_id_is_refused(
+    local_backend: Backend, request_body: dict[str, Any]
+) -> None:
+    ali = await local_backend.user("Ali")
+    headers = {"Authorization": f"Bearer {ali.token}"}
+
+    answer = await ali.http.post("/broadcasting/user-auth", headers=headers, **request_body)
+
+    assert answer.status_code in (400, 422), answer.text
+    assert list(answer.json()) == ["message"]
+
+
+async def test_nobody_chooses_whom_to_sign_in(local_backend: Backend) -> None:
+    ali, john = await local_backend.user("Ali"), await local_backend.user("John")
+
+    answer = await ali.post(
+        "/broadcasting/user-auth",
+        {"socket_id": SOCKET, "id": str(john.id), "user_data": f'{{"id":"{john.id}"}}'},
+    )
+
+    assert f'"id":"{ali.id}"' in answer.json()["user_data"]

@@ -533,6 +533,15 @@ async def test_a_token_that_no_header_can_carry_is_said_to_be_at_fault(scripted:
     assert_discreet(failed.value)
 
 
+async def test_a_socket_id_that_no_header_can_carry_is_said_to_be_at_fault(
+    scripted: Scripted,
+) -> None:
+    api = await scripted(answering(200, "{}"))
+    with pytest.raises(ApiError, match="header that cannot be sent") as failed:
+        await api.typing(1, socket_id="1.2\r\nX-Other: 1")
+    assert_discreet(failed.value)
+
+
 # What is asked
 
 
@@ -583,7 +592,7 @@ async def test_the_backend_may_live_under_a_prefix(scripted: Scripted) -> None:
     assert seen == ["/chat/v1/api/me"]
 
 
-@pytest.mark.parametrize("id_", ["9f3c-ü b", "a/b", "a?b#c", "a&limit=1", "%2F"])
+@pytest.mark.parametrize("id_", ["9f3c-ü b", "a/b", "a?b#c", "a&limit=1", "%2F", ".."])
 async def test_ids_of_any_spelling_stay_in_their_place(scripted: Scripted, id_: str) -> None:
     seen: list[tuple[str, str]] = []
 

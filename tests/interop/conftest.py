@@ -12,10 +12,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from typing import Any, Final, NamedTuple, Protocol
 
 import pusher
+import pusher.crypto
 import pusher.errors
+import pusher.signature
 import pytest
 import pytest_asyncio
 from aiohttp import web
+from nacl.secret import SecretBox
 
 from antiphon.protocol.signing import channel_auth, user_auth
 from antiphon.server import Server
@@ -283,6 +286,9 @@ class Library(Protocol):
     async def users_info(self, channel: str) -> Any: ...
     async def authorize(self, socket_id: str, channel: str, presence: Any = None) -> Any: ...
     async def authenticate(self, socket_id: str, user: Any) -> Any: ...
+    async def decrypt(self, channel: str, nonce: str, ciphertext: str) -> Any: ...
+    async def sign_webhook(self, body: str) -> str: ...
+    async def validate_webhook(self, key: str, signature: str, body: str) -> Any: ...
 
 
 class NpmPusher:
@@ -338,6 +344,23 @@ class NpmPusher:
         words = {"socket_id": socket_id, "user": user}
         return await self._program.call("authenticate", name=self._name, **words)
 
+    async def decrypt(self, channel: str, nonce: str, ciphertext: str) -> Any:
+        words = {"channel": channel, "nonce": nonce, "ciphertext": ciphertext}
+        return await self._program.call("decrypt", name=self._name, **words)
+
+    async def sign_webhook(self, body: str) -> str:
+        signature: str = await self._program.call("sign_webhook", name=self._name, body=body)
+        return signature
+
+    async def validate_webhook(self, key: str, signature: str, body: str) -> Any:
+        headers = {
+            "content-type": "application/json",
+            "x-pusher-key": key,
+            "x-pusher-signature": signature,
+        }
+        words = {"headers": headers, "body": body}
+        return await self._program.call("validate_webhook", name=self._name, **words)
+
     async def _ask(self, command: str, **words: Any) -> Any:
         try:
             return (await self._program.call(command, name=self._name, **words))["body"]
@@ -384,6 +407,19 @@ class PyPusher:
 
     async def authenticate(self, socket_id: str, user: Any) -> Any:
         return self._client.authenticate_user(socket_id, user)
+
+    async def decrypt(self, channel: str, nonce: str, ciphertext: str) -> Any:
+        # The library only encrypts; this is its key and its NaCl.
+        key = pusher.crypto.generate_shared_secret(channel.encode(), MASTER_KEY)
+        sealed = base64.b64decode(ciphertext)
+        return SecretBox(key).decrypt(sealed, base64.b64decode(nonce)).decode()
+
+    async def sign_webhook(self, body: str) -> str:
+        signature: str = pusher.signature.sign(self._client._pusher_client.secret, body)
+        return signature
+
+    async def validate_webhook(self, key: str, signature: str, body: str) -> Any:
+        return self._client.validate_webhook(key, signature, body)
 
     async def _ask(self, function: Callable[..., Any], *words: Any) -> Any:
         try:

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Any
+import base64
+import json
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Final
 
 import msgspec
 import pytest
+import pytest_asyncio
 
+from antiphon.errors import WebhookInvalid
+from antiphon.protocol.encryption import decrypt
+from antiphon.protocol.frames import decode_data
+from antiphon.protocol.signing import sign_webhook
+from antiphon.publisher import BatchEvent, Publisher, WebhookEvent
 from antiphon.server import Server
 from tests.conftest import Connect
 from tests.server.wire import Wire
 
-from .conftest import Library, OpenLibrary, Refused
+from .conftest import APP, MASTER_KEY, Dial, Library, NpmPusher, OpenLibrary, Refused
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -129,3 +138,133 @@ async def sign_in(wire: Wire, signed: dict[str, str]) -> None:
     wire.send("pusher:signin", {"auth": signed["auth"], "user_data": signed["user_data"]})
     await wire.event("pusher:signin_success")
     await wire.subscribe("#server-to-user-7")
+
+
+# Our publisher beside theirs
+
+
+ENCRYPTED: Final = "private-encrypted-room"
+VALUES: Final = [{"a": "дело 🎉"}, [1, 2], "plain text", "", 'a "quoted" \\ text', None, 5]
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def publisher(server: Server) -> AsyncIterator[Publisher]:
+    key = base64.b64encode(MASTER_KEY).decode()
+    settings = msgspec.structs.replace(server.settings(), encryption_master_key=key)
+    async with Publisher(settings) as publisher:
+        yield publisher
+
+
+async def join_encrypted(wire: Wire, publisher: Publisher) -> bytes:
+    """Subscribe, and give the channel's key."""
+    signed = publisher.authorize_channel(wire.socket_id, ENCRYPTED)
+    await wire.subscribe(ENCRYPTED, signed["auth"])
+    return base64.b64decode(signed["shared_secret"])
+
+
+@pytest.mark.parametrize("data", VALUES, ids=ascii)
+async def test_what_both_encrypt_is_decrypted_here(
+    connect: Connect, library: Library, publisher: Publisher, data: Any
+) -> None:
+    wire = await connect()
+    key = await join_encrypted(wire, publisher)
+    await library.trigger(ENCRYPTED, "e", data)
+    await library.trigger_batch([{"channel": ENCRYPTED, "name": "b", "data": data}])
+    for name in ("e", "b"):
+        opened = decrypt(key, (await wire.event(name))["data"])
+        assert opened is not None
+        assert decode_data(opened) == data
+
+
+@pytest.mark.parametrize("data", VALUES, ids=ascii)
+async def test_what_is_encrypted_here_both_decrypt(
+    connect: Connect, library: Library, publisher: Publisher, data: Any
+) -> None:
+    wire = await connect()
+    await join_encrypted(wire, publisher)
+    await publisher.trigger(ENCRYPTED, "e", data)
+    await publisher.trigger_batch([BatchEvent(channel=ENCRYPTED, name="b", data=data)])
+    for name in ("e", "b"):
+        sealed = (await wire.event(name))["data"]
+        assert decode_data(await library.decrypt(ENCRYPTED, **sealed)) == data
+
+
+@pytest.mark.parametrize("data", [{"a": "дело 🎉"}, [1, 2], "plain text", 5], ids=ascii)
+async def test_what_is_encrypted_here_pusher_js_decrypts(
+    dial: Dial, publisher: Publisher, data: Any
+) -> None:
+    ali = await dial("ali")
+    await ali.call("subscribe", channel=ENCRYPTED, events=["e"])
+    await ali.heard("channel", channel=ENCRYPTED, event="pusher:subscription_succeeded")
+    await publisher.trigger(ENCRYPTED, "e", data)
+    assert (await ali.heard("event"))["data"] == data
+
+
+async def test_both_sign_alike(library: Library, publisher: Publisher) -> None:
+    socket_id, info = "1234.5678", {"name": "Қўчқоров"}
+    for channel in ("private-room", ENCRYPTED, "private-encrypted-cache-room"):
+        theirs = await library.authorize(socket_id, channel)
+        # PyPI `pusher` gives the key as bytes.
+        secret = theirs.get("shared_secret")
+        if isinstance(secret, bytes):
+            theirs["shared_secret"] = secret.decode()
+        assert publisher.authorize_channel(socket_id, channel) == theirs
+    theirs = await library.authorize(
+        socket_id, "presence-room", {"user_id": "7", "user_info": info}
+    )
+    ours = publisher.authorize_channel(socket_id, "presence-room", "7", info)
+    assert json.loads(ours["channel_data"]) == json.loads(theirs["channel_data"])
+    theirs = await library.authenticate(socket_id, {"id": "7", "user_info": info})
+    ours = publisher.authenticate_user(socket_id, {"id": "7", "user_info": info})
+    assert json.loads(ours["user_data"]) == json.loads(theirs["user_data"])
+
+
+async def test_npm_pusher_signs_to_the_letter_alike(
+    npm_pusher: NpmPusher, publisher: Publisher
+) -> None:
+    socket_id, info = "1234.5678", {"name": "Қўчқоров"}
+    assert publisher.authorize_channel(
+        socket_id, "presence-room", "7", info
+    ) == await npm_pusher.authorize(socket_id, "presence-room", {"user_id": "7", "user_info": info})
+    user = {"id": "7", "user_info": info, "watchlist": ["8"]}
+    assert publisher.authenticate_user(socket_id, user) == await npm_pusher.authenticate(
+        socket_id, user
+    )
+
+
+# Webhooks
+
+
+def webhook(age: float = 0) -> str:
+    events = [
+        {"name": "channel_occupied", "channel": "комната"},
+        {"name": "member_added", "channel": "presence-room", "user_id": "7"},
+    ]
+    time_ms = int((time.time() - age) * 1000)
+    return json.dumps({"time_ms": time_ms, "events": events}, ensure_ascii=False)
+
+
+async def test_a_webhook_that_is_signed_here_is_valid_to_both(library: Library) -> None:
+    body = webhook()
+    signature = sign_webhook(APP.secret, body.encode())
+    assert await library.validate_webhook(APP.key, signature, body) == json.loads(body)
+    assert await library.validate_webhook(APP.key, signature, body + " ") is None
+    assert await library.validate_webhook("other", signature, body) is None
+
+
+async def test_a_webhook_that_is_signed_as_both_expect_is_valid_here(
+    library: Library, publisher: Publisher
+) -> None:
+    body = webhook()
+    signature = await library.sign_webhook(body)
+    got = publisher.validate_webhook(APP.key, signature, body.encode())
+    assert got.time == json.loads(body)["time_ms"] / 1000
+    assert got.events == (
+        WebhookEvent(name="channel_occupied", channel="комната"),
+        WebhookEvent(name="member_added", channel="presence-room", user_id="7"),
+    )
+    with pytest.raises(WebhookInvalid):
+        publisher.validate_webhook(APP.key, signature, body.encode() + b" ")
+    old = webhook(age=400)
+    with pytest.raises(WebhookInvalid, match="seconds old"):
+        publisher.validate_webhook(APP.key, await library.sign_webhook(old), old.encode())

@@ -2,6 +2,7 @@
 "use strict";
 
 const Pusher = require("pusher");
+const nacl = require("tweetnacl"); // what `pusher` encrypts with
 const { serve } = require("./lines.js");
 
 const publishers = {};
@@ -22,5 +23,16 @@ serve({
     publishers[name].authorizeChannel(socket_id, channel, presence ?? undefined),
   authenticate: ({ name, socket_id, user }) =>
     publishers[name].authenticateUser(socket_id, user),
+  validate_webhook({ name, headers, body }) {
+    const webhook = publishers[name].webhook({ headers, rawBody: body });
+    return webhook.isValid() ? webhook.getData() : null;
+  },
+  sign_webhook: ({ name, body }) => publishers[name].config.token.sign(body),
+  decrypt({ name, channel, nonce, ciphertext }) {
+    const key = new Uint8Array(publishers[name].channelSharedSecret(channel));
+    const bytes = (text) => new Uint8Array(Buffer.from(text, "base64"));
+    const opened = nacl.secretbox.open(bytes(ciphertext), bytes(nonce), key);
+    return opened && Buffer.from(opened).toString("utf8");
+  },
   get: async ({ name, path, params }) => read(await publishers[name].get({ path, params })),
 });

@@ -26,6 +26,7 @@ from .models import User
 from .routes import (
     BearerAuthentication,
     account_routes,
+    authenticate_user,
     authorize_channel,
     conversation_routes,
     is_socket_id,
@@ -52,7 +53,12 @@ def create_app(config: BackendConfig) -> Litestar:
     accounts = Accounts(store, config.token_lifetime)
     private = Router(
         "/",
-        route_handlers=[*account_routes, *conversation_routes, authorize_channel],
+        route_handlers=[
+            *account_routes,
+            *conversation_routes,
+            authorize_channel,
+            authenticate_user,
+        ],
         dependencies={
             "me": Provide(_me, sync_to_thread=False),
             "socket_id": Provide(_socket_id, sync_to_thread=False),

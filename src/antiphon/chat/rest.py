@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import Any, Self, TypeVar
 from urllib.parse import quote, urlencode
 
 import msgspec
 
-from antiphon.errors import ApiError, LoginFailed, reason_of, sentence
+from antiphon.errors import ApiError, LoginFailed, sentence
+from antiphon.http import HttpClient, NoAnswer
 
 from .events import Id, Message
-
-if TYPE_CHECKING:
-    import aiohttp
 
 __all__ = ["Login", "RestClient", "User"]
 
@@ -65,8 +63,7 @@ class RestClient:
         self.api_url = api_url.rstrip("/")
         self._shown = _without_credentials(api_url) or "(nothing)"
         self.token = token
-        self._timeout = timeout
-        self._session: aiohttp.ClientSession | None = None
+        self._http = HttpClient(timeout)
 
     async def login(self, email: str, password: str) -> Login:
         """Log in; further requests carry the token.
@@ -167,9 +164,7 @@ class RestClient:
 
     async def close(self) -> None:
         """Close the pooled connections; a later call opens new ones."""
-        session, self._session = self._session, None
-        if session is not None:
-            await session.close()
+        await self._http.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -204,9 +199,6 @@ class RestClient:
         self, method: str, path: str, body: Any = None, socket_id: str | None = None
     ) -> bytes:
         """Send a request; the body of an answer that is no refusal."""
-        import aiohttp  # loaded by who talks to a backend, not by who imports antiphon
-        from yarl import URL
-
         headers = {"Accept": "application/json", "Content-Type": "application/json"}
         if self.token:
             if not self.token.isprintable():
@@ -214,26 +206,20 @@ class RestClient:
             headers["Authorization"] = f"Bearer {self.token}"
         if socket_id:
             headers["X-Socket-ID"] = socket_id
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                timeout=aiohttp.ClientTimeout(self._timeout), cookie_jar=aiohttp.DummyCookieJar()
-            )
         data = None if body is None else msgspec.json.encode(body)
-        # Ids are a stranger's text: they were quoted, and stay so.
-        url = URL(self.api_url + path, encoded=True)
         where = f"{_without_credentials(self.api_url)}{path.partition('?')[0]}"
         try:
-            async with self._session.request(
-                method, url, data=data, headers=headers, allow_redirects=False
-            ) as response:
-                status, raw = response.status, await response.read()
-        except (aiohttp.ClientError, TimeoutError, ValueError) as exc:
+            # Ids are a stranger's text: they were quoted, and stay so.
+            answer = await self._http.request(
+                method, self.api_url + path, headers=headers, body=data
+            )
+        except NoAnswer as exc:
             raise ApiError(
-                sentence(f"No answer from the backend at {self._shown}: {reason_of(exc)}")
+                sentence(f"No answer from the backend at {self._shown}: {exc}")
             ) from None
-        if status >= 300:
-            raise _refusal(where, status, raw, self.token)
-        return raw
+        if answer.status >= 300:
+            raise _refusal(where, answer.status, answer.body, self.token)
+        return answer.body
 
 
 class _Messages(msgspec.Struct):
