@@ -35,11 +35,18 @@ class Asked(NamedTuple):
 
 
 class Endpoint:
-    """An HTTP server on a free port, up while its context lasts."""
+    """An HTTP server on a free port, up while its context lasts.
+
+    Attributes:
+        asked: All that it was asked, in order.
+        most_at_once: How many requests it had before it at once, at the most.
+    """
 
     def __init__(self) -> None:
         self.asked: list[Asked] = []
         self.url = ""
+        self.most_at_once = 0
+        self._at_once = 0
         self._answer: Answer = self._plain(200, SIGNED)
 
     def answers(self, status: int, body: str | bytes = "", **headers: str) -> None:
@@ -49,6 +56,26 @@ class Endpoint:
     def answers_with(self, answer: Answer) -> None:
         """Let a function answer from now on."""
         self._answer = answer
+
+    def answers_in_turn(self, *answers: tuple[int, str] | tuple[int, str, dict[str, str]]) -> None:
+        """Answer one request in each way, and all further ones in the last way."""
+        ways = [self._plain(way[0], way[1], **(way[2] if len(way) == 3 else {})) for way in answers]
+
+        async def next_way(asked: Asked) -> web.StreamResponse:
+            return await (ways.pop(0) if len(ways) > 1 else ways[0])(asked)
+
+        self._answer = next_way
+
+    def knows(self, *tokens: str, otherwise: int = 401, answer: Answer | None = None) -> None:
+        """Let in who has one of these tokens, and refuse everybody else."""
+        let_in = answer or self._plain(200, SIGNED)
+        refuse = self._plain(otherwise)
+
+        async def check(asked: Asked) -> web.StreamResponse:
+            is_known = asked.headers.get("authorization", "").removeprefix("Bearer ") in tokens
+            return await (let_in if is_known else refuse)(asked)
+
+        self._answer = check
 
     def hangs(self) -> asyncio.Event:
         """Answer no request until the event is set."""
@@ -61,10 +88,15 @@ class Endpoint:
         self._answer = later
         return free
 
-    def drops(self) -> None:
-        """Hang up on every request."""
+    def drops(self, times: int | None = None) -> None:
+        """Hang up on every request, or on so many before signing."""
+        sign = self._plain(200, SIGNED)
+        left = [times]
 
         async def drop(asked: Asked) -> web.StreamResponse:
+            if left[0] == 0:
+                return await sign(asked)
+            left[0] = None if left[0] is None else left[0] - 1
             assert asked.raw.transport is not None
             asked.raw.transport.abort()
             return web.Response()
@@ -96,10 +128,15 @@ class Endpoint:
         assert len(headers) == len(request.headers), "no header is sent twice"
         asked = Asked(request.method, request.path_qs, headers, body, request)  # type: ignore[arg-type]
         self.asked.append(asked)
-        return await self._answer(asked)
+        self._at_once += 1
+        self.most_at_once = max(self.most_at_once, self._at_once)
+        try:
+            return await self._answer(asked)
+        finally:
+            self._at_once -= 1
 
     @staticmethod
-    def _plain(status: int, body: str | bytes, **headers: str) -> Answer:
+    def _plain(status: int, body: str | bytes = "", **headers: str) -> Answer:
         raw = body.encode() if isinstance(body, str) else body
 
         async def answer(asked: Asked) -> web.StreamResponse:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator, Coroutine
 from typing import Any, TypeVar
 
@@ -15,10 +16,10 @@ from antiphon.client import (
     Observation,
     StateChange,
 )
-from antiphon.client.flow import Valve
-from antiphon.errors import AntiphonError, AuthorizationFailed, ConnectionFailed
+from antiphon.client.host import Host
+from antiphon.errors import AntiphonError, AuthorizationFailed
 from antiphon.settings import Settings
-from tests.server.wire import TIMEOUT, until
+from tests.server.wire import TIMEOUT
 
 from .peer import Dial, Peer
 
@@ -128,27 +129,15 @@ class Signer:
         self.errors[channel] = AuthorizationFailed(f"{channel} is not yours.", channel=channel)
 
 
-class FakeHost:
-    """Stands in for the client of bindings and channels."""
+class FakeHost(Host):
+    """Stands in for a client's parts, and for whoever holds a channel."""
 
     def __init__(self) -> None:
-        self.valve = Valve()
-        self.ended: ConnectionFailed | None = None
+        super().__init__()
+        self.host: Host = self
         self.errors: list[AntiphonError] = []
         self.triggered: list[tuple[str, str, Any]] = []
         self.left: list[str] = []
-        self.tasks: set[asyncio.Task[None]] = set()
-
-    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> Any:
-        task = asyncio.get_running_loop().create_task(work, name=name)
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
-
-        def end() -> None:
-            if task is not asyncio.current_task():
-                task.cancel()
-
-        return end
 
     def report(self, error: AntiphonError) -> None:
         self.errors.append(error)
@@ -158,10 +147,7 @@ class FakeHost:
         channel.left()
 
     def trigger(self, channel: Channel, event: str, data: Any) -> None:
-        self.triggered.append((channel.name, event, data))
-
-    def runs_here(self) -> bool:
-        return asyncio.current_task() in self.tasks
+        self.triggered.append((channel.name, event, json.loads(bytes(data))))
 
     def reads(self) -> bool:
         """Whether the socket would be read."""
@@ -171,8 +157,3 @@ class FakeHost:
         """Wait until the handlers have nothing left to do."""
         for _ in range(20):
             await asyncio.sleep(0)
-
-    async def close(self) -> None:
-        for task in tuple(self.tasks):
-            task.cancel()
-        await until(lambda: not self.tasks)

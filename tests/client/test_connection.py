@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import itertools
 import json
-import logging
 from collections.abc import AsyncIterator
 from time import monotonic
 from typing import Any
@@ -119,7 +118,7 @@ async def test_a_ping_of_the_protocol_is_answered_at_once() -> None:
         assert call.notices == []
 
 
-async def test_a_binary_message_is_reported_and_nothing_else_happens() -> None:
+async def test_a_binary_message_that_is_no_json_is_reported_and_nothing_else_happens() -> None:
     async with talking() as call:
         call.peer.send_frame(0x2, b"\x00")
         await until(lambda: call.notices)
@@ -432,32 +431,6 @@ async def test_a_connection_that_does_not_read_can_be_closed() -> None:
         call.peer.send_close(1000)
         async with asyncio.timeout(2):
             await closing
-
-
-# The log
-
-
-async def test_frames_are_logged_without_signatures(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.DEBUG, "antiphon.frames")
-    async with talking() as call:
-        call.connection.subscribe("private-x", "k:signature-of-this", None)
-        call.connection.subscribe("presence-" + "x" * 190, "k:signature-of-this", '{"user_id":"1"}')
-        call.connection.subscribe("news", None, None)
-        for _ in range(3):
-            await call.peer.message()
-        call.peer.send("e", {"text": "x" * 10_000}, "news")
-        await until(lambda: call.events)
-    assert "signature-of-this" not in caplog.text
-    assert "news" in caplog.text
-    assert max(len(record.getMessage()) for record in caplog.records) < 300
-
-
-async def test_frames_are_not_logged_unless_asked_for(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "antiphon.frames")
-    async with talking() as call:
-        call.peer.send("e", 1, "news")
-        await until(lambda: call.events)
-    assert not [record for record in caplog.records if record.name == "antiphon.frames"]
 
 
 # What Reverb says without naming a channel

@@ -97,19 +97,6 @@ async def test_a_signed_channel_without_anyone_to_sign_is_refused_at_once() -> N
         assert client.channels == {}
 
 
-async def test_at_most_sixteen_signatures_are_asked_for_at_once_and_all_channels_come() -> None:
-    signer = Signer()
-    signer.free.clear()
-    async with Peer(polite) as peer, impatient(peer.settings(), authorizer=signer) as client:
-        channels = [client.subscribe(f"private-{n}") for n in range(100)]
-        await until(lambda: signer.at_once == 16)
-        signer.free.set()
-        for channel in channels:
-            await channel.subscribed(5)
-        assert signer.most_at_once == 16
-        assert len(signer.asked) == 100
-
-
 async def test_the_order_of_subscribes_is_kept_where_signatures_come_at_once() -> None:
     async with linked(authorizer=Signer()) as (client, dial, _):
         names = [f"private-{n}" for n in range(40)]

@@ -18,6 +18,7 @@ import pytest
 from antiphon.client import transport
 from antiphon.client.transport import Link, dial
 from antiphon.errors import Unreachable
+from antiphon.protocol.frames import Event
 from antiphon.server import Server
 from antiphon.settings import App
 from tests.server.wire import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, until
@@ -31,15 +32,17 @@ class Recorder:
 
     def __init__(self) -> None:
         self.got: list[bytes] = []
-        self.binaries = 0
         self.signs_of_life = 0
         self.ends: list[tuple[int | None, str]] = []
 
-    def received(self, payload: memoryview | bytes) -> None:
-        self.got.append(bytes(payload))
+    def receive(self, payload: bytes, now: float) -> None:
+        self.got.append(payload)
 
-    def received_binary(self) -> None:
-        self.binaries += 1
+    def deliver(self, event: Event) -> None:
+        raise AssertionError(event)
+
+    def handle(self, received: object) -> None:
+        assert received is None
 
     def alive(self) -> None:
         self.signs_of_life += 1
@@ -436,14 +439,14 @@ async def test_a_message_in_parts_comes_in_whole() -> None:
         assert await line.got(2) == [b"one two three", b"next"]
 
 
-async def test_a_binary_message_is_noted_and_not_read() -> None:
+@pytest.mark.parametrize("size", [2, 125, 126, 200])
+async def test_a_binary_message_is_taken_as_text(size: int) -> None:
     async with a_line() as line:
-        line.peer.send_frame(BINARY, b"\x00\xff")
-        line.peer.send_frame(BINARY, b"\x00", fin=False)
-        line.peer.send_frame(CONTINUATION, b"\xff")
+        line.peer.send_frame(BINARY, b"x" * size)
+        line.peer.send_frame(BINARY, b"y" * size, fin=False)
+        line.peer.send_frame(CONTINUATION, b"z" * size)
         line.peer.send_text("text")
-        assert await line.got(1) == [b"text"]
-        assert line.recorder.binaries == 2
+        assert await line.got(3) == [b"x" * size, b"y" * size + b"z" * size, b"text"]
 
 
 async def test_a_ping_is_answered_and_a_sign_of_life() -> None:

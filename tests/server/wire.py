@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
 
 from antiphon.protocol.signing import channel_auth
+from antiphon.testing import ConnectionEnded as Closed
 
 __all__ = [
     "BINARY",
@@ -47,15 +48,6 @@ class Frame(NamedTuple):
 
     opcode: int
     payload: bytes
-
-
-class Closed(Exception):
-    """The connection has ended; `code` is None where no close frame came."""
-
-    def __init__(self, code: int | None, reason: str = "") -> None:
-        super().__init__(f"closed with {code}: {reason}")
-        self.code = code
-        self.reason = reason
 
 
 class HandshakeRefused(Exception):

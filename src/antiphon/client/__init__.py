@@ -1,27 +1,51 @@
 """The asyncio client of a Pusher-protocol server."""
 
-from .authorizer import Authorization, Authorizer, HttpAuthorizer, SecretAuthorizer
+from .authorization import Authentication, Authorization, Authorizer, UserAuthenticator
+from .authorizer import AuthorizerByChannel, SecretAuthorizer
 from .bindings import Binding
-from .channel import Channel, ChannelState, Members, PresenceChannel
+from .channel import Channel, ChannelState, EncryptedChannel, Members, PresenceChannel
 from .client import Client
-from .flow import Stream
-from .states import ConnectingIn, ConnectionState, Observation, StateChange, Subscribed
+from .flow import Policy, Stream
+from .http_authorizer import HttpAuthorizer
+from .outbox import TriggerResult
+from .states import (
+    ConnectingIn,
+    ConnectionState,
+    Frame,
+    Observation,
+    Reconnected,
+    StateChange,
+    Stats,
+    Subscribed,
+)
+from .user import User, Watchlist
 
 __all__ = [
+    "Authentication",
     "Authorization",
     "Authorizer",
+    "AuthorizerByChannel",
     "Binding",
     "Channel",
     "ChannelState",
     "Client",
     "ConnectingIn",
     "ConnectionState",
+    "EncryptedChannel",
+    "Frame",
     "HttpAuthorizer",
     "Members",
     "Observation",
+    "Policy",
     "PresenceChannel",
+    "Reconnected",
     "SecretAuthorizer",
     "StateChange",
+    "Stats",
     "Stream",
     "Subscribed",
+    "TriggerResult",
+    "User",
+    "UserAuthenticator",
+    "Watchlist",
 ]

@@ -1,249 +1,148 @@
-"""Who signs private and presence channels for this client."""
+"""Signing with the application's own secret, and several authorizers as one."""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+import asyncio
+import base64
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from antiphon.errors import (
-    AuthorizationFailed,
-    AuthServerError,
-    AuthTimeout,
-    EmptyAuthResponse,
-    Forbidden,
-    MalformedAuthResponse,
-    SessionExpired,
-    SettingsError,
-    Unauthorized,
-    reason_of,
-    sentence,
-)
-from antiphon.protocol import signing
+from antiphon.errors import AuthorizationFailed, SettingsError
+from antiphon.protocol import encryption, signing
 from antiphon.protocol.channels import Access, access_of
 
-if TYPE_CHECKING:
-    import aiohttp
+from .authorization import Authentication, Authorization, Authorizer
 
+if TYPE_CHECKING:
     from antiphon.settings import Settings
 
-__all__ = ["Authorization", "Authorizer", "HttpAuthorizer", "SecretAuthorizer", "TokenSource"]
+__all__ = ["AuthorizerByChannel", "SecretAuthorizer"]
 
-F = TypeVar("F", bound=AuthorizationFailed)
-
-TokenSource = str | Callable[[], str | Awaitable[str]]
-"""A bearer token, or a function (plain or asynchronous) that is asked for it at every request."""
+MAX_WATCHLIST: Final = 100
 
 
-class Authorization(msgspec.Struct, frozen=True):
-    """What an authorizer answers for one channel and one socket.
-
-    Attributes:
-        auth: `key:signature`.
-        channel_data: The signed user, on presence channels: passed on exactly as signed.
-        shared_secret: The key of an encrypted channel, base64.
-    """
-
-    auth: str
-    channel_data: str | None = None
-    shared_secret: str | None = None
-
-    def __repr__(self) -> str:
-        """Neither signature nor key."""
-        return f"Authorization(channel_data={self.channel_data!r})"
-
-    def __rich_repr__(self) -> list[tuple[str, Any]]:
-        """The same for Rich."""
-        return [("", repr(self))]
-
-
-class Authorizer(Protocol):
-    """Signs channels; asked anew for every channel at every connection."""
-
-    async def authorize(self, channel: str, socket_id: str) -> Authorization:
-        """The signature for a channel.
-
-        Raises:
-            AuthorizationFailed: There is none.
-        """
-
-    async def close(self) -> None:
-        """Let go of what it holds; the client calls it when it ends."""
-
-
-class HttpAuthorizer:
-    """Asks a backend, as Laravel's `/broadcasting/auth` and every Pusher auth endpoint expect.
-
-    Sends `POST` with the form fields `socket_id` and `channel_name`.
+class AuthorizerByChannel:
+    """Asks another authorizer for each kind of channel.
 
     Args:
-        url: The endpoint's address.
-        token: Bearer token, or a function that gives it.
-        headers: Further headers, such as `Accept-Language`.
-        timeout: Seconds one request may take.
+        authorizers: By pattern of channel names, such as `private-orders-*` or `*`, as `fnmatch`
+            has them, upper and lower case told apart. The first that fits is asked.
     """
 
-    def __init__(
-        self,
-        url: str,
-        *,
-        token: TokenSource | None = None,
-        headers: Mapping[str, str] | None = None,
-        timeout: float = 10.0,
-    ) -> None:
-        self.url = url
-        self._token = token
-        self._headers = {"Accept": "application/json", **(headers or {})}
-        self._timeout = timeout
-        self._session: aiohttp.ClientSession | None = None
+    def __init__(self, authorizers: Mapping[str, Authorizer]) -> None:
+        self._authorizers = dict(authorizers)
 
     async def authorize(self, channel: str, socket_id: str) -> Authorization:
-        """The signature for a channel.
+        """The signature for a channel, from the authorizer that it is for.
 
         Raises:
-            Unauthorized: 401.
-            Forbidden: 403.
-            SessionExpired: 419.
-            EmptyAuthResponse: 200 without a body.
-            MalformedAuthResponse: 200 with something else than a signature.
-            AuthServerError: Any other status, or no connection.
-            AuthTimeout: No answer in time.
+            AuthorizationFailed: No pattern fits; or what the authorizer raises.
         """
-        import aiohttp  # loaded by who authorizes over HTTP, not by who imports antiphon
-
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                timeout=aiohttp.ClientTimeout(self._timeout), cookie_jar=aiohttp.DummyCookieJar()
-            )
-        form = {"socket_id": socket_id, "channel_name": channel}
-        headers = await self._all_headers(channel)
-        try:
-            async with self._session.post(
-                self.url, data=form, headers=headers, allow_redirects=False
-            ) as response:
-                return self._read(channel, response.status, await response.read())
-        except TimeoutError as exc:
-            raise self._failure(
-                AuthTimeout, channel, f"did not answer in {self._timeout:g} seconds", "try later"
-            ) from exc
-        except aiohttp.ClientError as exc:
-            raise self._failure(
-                AuthServerError,
-                channel,
-                "could not be reached",
-                reason_of(exc),
-            ) from None
+        for pattern, authorizer in self._authorizers.items():
+            if fnmatchcase(channel, pattern):
+                return await authorizer.authorize(channel, socket_id)
+        patterns = ", ".join(self._authorizers) or "there are none"
+        raise AuthorizationFailed(
+            f"No authorizer is for {channel}: none of the patterns fits ({patterns}).",
+            channel=channel,
+        )
 
     async def close(self) -> None:
-        """Close the pooled connections; a later call opens new ones."""
-        session, self._session = self._session, None
-        if session is not None:
-            await session.close()
-
-    async def _all_headers(self, channel: str) -> dict[str, str]:
-        if self._token is None:
-            return self._headers
-        token = self._token() if callable(self._token) else self._token
-        if inspect.isawaitable(token):
-            token = await token
-        if not token.isprintable():
-            raise AuthorizationFailed(
-                f"The token for {channel} holds characters that no header can carry.",
-                channel=channel,
-            )
-        return {**self._headers, "Authorization": f"Bearer {token}"}
-
-    def _read(self, channel: str, status: int, body: bytes) -> Authorization:
-        if status == 200:
-            return self._parse(channel, body)
-        kind, hint = _REFUSALS.get(status, (AuthServerError, "look into the backend's log"))
-        if 300 <= status < 400:
-            hint = "it redirects, usually to a login page: is the token sent and accepted?"
-        raise self._failure(kind, channel, f"answered {status}", hint, status)
-
-    def _parse(self, channel: str, body: bytes) -> Authorization:
-        if not body.strip():
-            raise self._failure(
-                EmptyAuthResponse,
-                channel,
-                "answered 200 without a body",
-                "in Laravel the route's guard is not the one the token belongs to",
-                200,
-            )
-        try:
-            answer = msgspec.json.decode(body, type=Authorization)
-        except (msgspec.MsgspecError, UnicodeError, RecursionError) as exc:
-            # The body may hold a page or a secret: it is not shown.
-            raise self._failure(
-                MalformedAuthResponse,
-                channel,
-                f"answered 200 with {len(body)} bytes that are no signature",
-                "expected is JSON with an 'auth' field",
-                200,
-            ) from exc
-        if access_of(channel) is Access.PRESENCE and answer.channel_data is None:
-            raise self._failure(
-                MalformedAuthResponse,
-                channel,
-                "gave no channel_data",
-                "a presence channel needs it to name the user",
-                200,
-            )
-        return answer
-
-    def _failure(
-        self, kind: type[F], channel: str, what: str, hint: str, code: int | None = None
-    ) -> F:
-        url = self.url.partition("?")[0]  # a query may hold a secret
-        return kind(sentence(f"{url} {what} for {channel}; {hint}"), channel=channel, code=code)
+        """Close every authorizer, each once."""
+        unique = {id(authorizer): authorizer for authorizer in self._authorizers.values()}
+        await asyncio.gather(*(authorizer.close() for authorizer in unique.values()))
 
 
 class SecretAuthorizer:
     """Signs by itself: for bots and workers that hold the application's secret.
 
     Args:
-        settings: With `app_key` and `app_secret`.
-        user_id: Who this client is on presence channels.
+        settings: With `app_key` and `app_secret`; with `encryption_master_key` for encrypted
+            channels.
+        user_id: Who this client is on presence channels, and signs in as.
         user_info: What the others see of it there.
+        watchlist: Ids of up to 100 users; signed in, the client hears of their coming and going.
 
     Raises:
-        SettingsError: The secret is missing.
+        SettingsError: The secret is missing, or the watchlist is too long.
     """
 
     def __init__(
-        self, settings: Settings, *, user_id: str | None = None, user_info: Any = None
+        self,
+        settings: Settings,
+        *,
+        user_id: str | None = None,
+        user_info: Any = None,
+        watchlist: Sequence[str] = (),
     ) -> None:
         if not settings.app_secret:
             raise SettingsError("Signing needs app_secret.")
+        if len(watchlist) > MAX_WATCHLIST:
+            raise SettingsError(
+                f"A watchlist has at most {MAX_WATCHLIST} users; this one has {len(watchlist)}."
+            )
         self._settings = settings
-        self._user = {"user_id": user_id, "user_info": user_info} if user_id else None
+        self._user_id = user_id
+        self._user_info = user_info
+        self._watchlist = list(watchlist)
 
     async def authorize(self, channel: str, socket_id: str) -> Authorization:
         """The signature for a channel.
 
         Raises:
-            AuthorizationFailed: It is a presence channel, and no user_id is known.
+            AuthorizationFailed: It is a presence channel and no user_id is known, or an encrypted
+                channel and no encryption_master_key is.
         """
         data: str | None = None
+        shared_secret: str | None = None
         if access_of(channel) is Access.PRESENCE:
-            if self._user is None:
-                raise AuthorizationFailed(
-                    f"{channel} is a presence channel: give SecretAuthorizer a user_id.",
-                    channel=channel,
-                )
-            data = msgspec.json.encode(self._user).decode()
+            data = self._channel_data(channel)
+        elif access_of(channel) is Access.ENCRYPTED:
+            shared_secret = self._shared_secret(channel)
         key, secret = self._settings.app_key, self._settings.app_secret
-        return Authorization(signing.channel_auth(key, secret, socket_id, channel, data), data)
+        auth = signing.channel_auth(key, secret, socket_id, channel, data)
+        return Authorization(auth, data, shared_secret)
+
+    async def authenticate(self, socket_id: str) -> Authentication:
+        """The signature for signing in.
+
+        Raises:
+            AuthorizationFailed: No user_id is known.
+        """
+        if not self._user_id:
+            raise AuthorizationFailed(
+                "Signing in needs a user: give SecretAuthorizer a user_id.", channel=""
+            )
+        user: dict[str, Any] = {"id": self._user_id}
+        if self._user_info is not None:
+            user["user_info"] = self._user_info
+        if self._watchlist:
+            user["watchlist"] = self._watchlist
+        data = msgspec.json.encode(user).decode()
+        key, secret = self._settings.app_key, self._settings.app_secret
+        return Authentication(signing.user_auth(key, secret, socket_id, data), data)
 
     async def close(self) -> None:
         """Nothing is held."""
 
+    def _channel_data(self, channel: str) -> str:
+        if not self._user_id:
+            raise AuthorizationFailed(
+                f"{channel} is a presence channel: give SecretAuthorizer a user_id.",
+                channel=channel,
+            )
+        user = {"user_id": self._user_id, "user_info": self._user_info}
+        return msgspec.json.encode(user).decode()
 
-_REFUSALS: dict[int, tuple[type[AuthorizationFailed], str]] = {
-    401: (Unauthorized, "the token is missing, wrong or expired: log in again"),
-    403: (Forbidden, "this user may not join it"),
-    404: (AuthServerError, "is this the right auth endpoint?"),
-    419: (SessionExpired, "the session or CSRF token is stale: log in again, or use a token"),
-}
+    def _shared_secret(self, channel: str) -> str:
+        master_key = self._settings.encryption_master_key
+        if not master_key:
+            raise AuthorizationFailed(
+                f"{channel} is an encrypted channel: the settings need an encryption_master_key.",
+                channel=channel,
+            )
+        key = encryption.decode_key(master_key, "The encryption master key")
+        return base64.b64encode(encryption.shared_secret(channel, key)).decode()

@@ -8,40 +8,28 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Final, Protocol, TypeVar, cast
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, TypeVar, cast
 
 import msgspec
 
-from antiphon.errors import AntiphonError, HandlerFailed, PayloadInvalid
+from antiphon.errors import AntiphonError, HandlerFailed, PayloadInvalid, QueueOverflow
 from antiphon.protocol.frames import Event, decode_data_as
 
-from .flow import Inbox, Policy, Stream, Valve
+from .flow import Inbox, Policy, Stream
+from .host import Host
 
-__all__ = ["Binding", "Bindings", "Handler", "Host"]
+__all__ = ["Binding", "Bindings", "Handler"]
 
 T = TypeVar("T")
 
 Handler = Callable[[Any], Awaitable[None] | None]
 AsyncHandler = Callable[[Any], Awaitable[None]]
-Sink = Callable[[Event], object]
+Decode = Callable[[Any], Any]
+Sink = tuple[Decode | None, Callable[[Any], object]]
+"""What decodes an event's data, and what is called with it; without the one, with the event."""
 
 _UNFIT: Final = (msgspec.MsgspecError, TypeError, UnicodeError, RecursionError)
-
-
-class Host(Protocol):
-    """What bindings need of their client: tasks with an owner, one valve, a place for errors."""
-
-    valve: Valve
-
-    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> Callable[[], None]:
-        """Run a task that ends with the client; what is returned ends it earlier."""
-
-    def report(self, error: AntiphonError) -> None:
-        """Tell whoever observes errors."""
-
-    def runs_here(self) -> bool:
-        """Whether the present task is one of the client's: a handler, or what it calls."""
 
 
 class Binding:
@@ -74,7 +62,7 @@ class Bindings:
     """The handlers of one channel, or of the client.
 
     Args:
-        host: The client.
+        host: What the client's parts share.
     """
 
     __slots__ = ("_bound", "_closed", "_host", "_sinks", "_sinks_for_all", "_unfinished")
@@ -89,13 +77,26 @@ class Bindings:
         self._sinks: dict[str, tuple[Sink, ...]] = {}
         self._sinks_for_all: tuple[Sink, ...] = ()
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether nothing can be bound any more."""
+        return self._closed
+
     # Delivering
 
     def deliver(self, event: Event) -> None:
         """Give an event to its handlers, in the order in which they were bound."""
-        for sink in self._sinks.get(event.name, self._sinks_for_all):
+        for decode, call in self._sinks.get(event.name, self._sinks_for_all):
             try:
-                result = sink(event)
+                if decode is None:
+                    result = call(event)
+                else:
+                    try:
+                        # The usual case, JSON in a string, without a detour.
+                        value = decode(event.raw)
+                    except _UNFIT:
+                        value = _decode_otherwise(event, decode)
+                    result = call(value)
             except (Exception, asyncio.CancelledError) as exc:
                 self._report(event, exc)
             else:
@@ -164,7 +165,7 @@ class Bindings:
             return self._add_asynchronous(
                 event, cast("AsyncHandler", handler), type_, limit, policy
             )
-        return self._insert(Binding(self, event, handler, _direct(handler, type_), _nothing))
+        return self._insert(Binding(self, event, handler, (_decoder(type_), handler), _nothing))
 
     def _add_asynchronous(
         self,
@@ -178,7 +179,7 @@ class Bindings:
         decode = _decoder(type_)
 
         def put(event: Event) -> None:
-            inbox.put((event, decode(event)))
+            inbox.put((event, _value(event, decode)))
 
         def stop() -> None:
             inbox.close(discard=True)  # a call under way is finished
@@ -187,11 +188,11 @@ class Bindings:
             # The task is made with the first event: one may bind before there is a loop.
             name = f"antiphon handler of {binding.event or 'all events'}"
             self._host.spawn(self._consume(inbox, handler), name)
-            binding.sink = put
+            binding.sink = (None, put)
             self._route()
             put(event)
 
-        binding = Binding(self, event, handler, first, stop)
+        binding = Binding(self, event, handler, (None, first), stop)
         return self._insert(binding)
 
     def stream(
@@ -199,24 +200,19 @@ class Bindings:
     ) -> Stream[Any]:
         """An iterator over an event's values; None for the event gives all events."""
         inbox: Inbox[Any] = Inbox(self._host.valve, limit=limit, policy=policy)
-        decode = _decoder(type_)
-
-        def put(event: Event) -> None:
-            inbox.put(decode(event))
-
-        binding = self._insert(Binding(self, event, None, put, inbox.close))
+        sink = (_decoder(type_), inbox.put)
+        binding = self._insert(Binding(self, event, None, sink, inbox.close))
         binding.fail = inbox.fail
         return Stream(inbox, binding.unbind)
 
     def once(self, event: str, type_: type[Any] | None, future: asyncio.Future[Any]) -> Binding:
         """Give the next value of an event to a future."""
-        decode = _decoder(type_)
 
-        def put(event: Event) -> None:
+        def put(value: Any) -> None:
             if not future.done():
-                future.set_result(decode(event))
+                future.set_result(value)
 
-        return self._insert(Binding(self, event, None, put, _nothing))
+        return self._insert(Binding(self, event, None, (_decoder(type_), put), _nothing))
 
     def fail(self, error: Exception) -> None:
         """Nothing more can come: end the streams with the error."""
@@ -270,45 +266,38 @@ class Bindings:
                 event, value = await inbox.get()
             except StopAsyncIteration:
                 return
-            await self._guard(event, handler, value)
+            except QueueOverflow as exc:
+                self._host.report(exc)
+            else:
+                await self._guard(event, handler, value)
 
 
-def _decoder(type_: type[Any] | None) -> Callable[[Event], Any]:
-    """What turns an event into the value its handler gets: the event itself without a type."""
-    if type_ is None:
-        return _itself
-    decoder = msgspec.json.Decoder(type_)
-    decode = decoder.decode
-
-    def typed(event: Event) -> Any:
-        try:
-            # The usual case, JSON in a string, without a detour.
-            return decode(event.raw)
-        except _UNFIT:
-            return _decode_otherwise(event, decoder)
-
-    return typed
+def _decoder(type_: type[Any] | None) -> Decode | None:
+    """What decodes data into a type, straight from its text; None where none is asked for."""
+    return None if type_ is None else msgspec.json.Decoder(type_).decode
 
 
-def _direct(handler: Handler, type_: type[Any] | None) -> Sink:
-    """A synchronous handler, called where the event arrives."""
-    if type_ is None:
-        return cast("Sink", handler)
-    decoder = msgspec.json.Decoder(type_)
-    decode = decoder.decode
+def _value(event: Event, decode: Decode | None) -> Any:
+    """What a handler is called with.
 
-    def sink(event: Event) -> object:
-        # As in `_decoder`, written out once more: a call saved on the hottest path there is.
-        try:
-            value = decode(event.raw)
-        except _UNFIT:
-            value = _decode_otherwise(event, decoder)
-        return handler(value)
-
-    return sink
+    Raises:
+        PayloadInvalid: The data does not fit the handler's type.
+    """
+    if decode is None:
+        return event
+    try:
+        return decode(event.raw)
+    except _UNFIT:
+        return _decode_otherwise(event, decode)
 
 
-def _decode_otherwise(event: Event, decoder: msgspec.json.Decoder[T]) -> T:
+def _decode_otherwise(event: Event, decode: Decode) -> Any:
+    """Decode data that is no JSON in a string, or does not fit.
+
+    Raises:
+        PayloadInvalid: It does not fit the type.
+    """
+    decoder: msgspec.json.Decoder[Any] = decode.__self__  # type: ignore[attr-defined]  # its method
     try:
         return decode_data_as(event.raw, decoder)
     except _UNFIT as exc:

@@ -3,29 +3,42 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Iterator
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from antiphon.errors import ClientClosed, ConnectionFailed, InvalidName, SubscriptionFailed
-from antiphon.protocol.channels import (
-    Access,
-    access_of,
-    check_event_name,
-    takes_client_events,
+from antiphon.errors import (
+    AntiphonError,
+    AuthServerError,
+    ClientClosed,
+    ConnectionFailed,
+    InvalidName,
+    QueueOverflow,
+    SubscriptionFailed,
 )
+from antiphon.protocol.channels import Access, access_of, check_event_name, takes_client_events
 from antiphon.protocol.frames import Event
 
-from .bindings import Binding, Bindings, Handler, Host
-from .flow import DEFAULT_LIMIT, Policy, Stream
+from .flow import Inbox
+from .host import Host
+from .outbox import Outbox, TriggerResult
+from .source import EventSource
 
 if TYPE_CHECKING:
     from antiphon.protocol.presence import Member
 
-__all__ = ["Channel", "ChannelState", "Members", "PresenceChannel", "make_channel"]
+__all__ = [
+    "Channel",
+    "ChannelState",
+    "EncryptedChannel",
+    "Granted",
+    "Members",
+    "PresenceChannel",
+    "make_channel",
+    "signature",
+]
 
 T = TypeVar("T")
-H = TypeVar("H", bound=Handler)
 
 
 class ChannelState(StrEnum):
@@ -36,16 +49,82 @@ class ChannelState(StrEnum):
     SUBSCRIBED = "subscribed"
     """Events arrive."""
     FAILED = "failed"
-    """Refused; it is tried again with the next connection."""
+    """Refused; it is tried again, at the latest with the next connection."""
     UNSUBSCRIBED = "unsubscribed"
     """Left by the program."""
 
 
-class ChannelHost(Host, Protocol):
-    """What a channel needs of its client."""
+class Granted(EventSource):
+    """Something the server must grant at each connection anew: a channel, a sign-in.
 
-    ended: ConnectionFailed | None
-    """Why no connection will come; None while one is there or may come."""
+    Attributes:
+        state: Where it stands.
+        error: Why it was refused, while it is `FAILED`.
+    """
+
+    error: AntiphonError | None
+
+    def __init__(self, host: Host) -> None:
+        super().__init__(host)
+        self.state = ChannelState.PENDING
+        self.error = None
+        self._answers: set[asyncio.Future[None]] = set()
+
+    async def _settled(self, timeout: float | None) -> None:
+        """Wait until it is granted or refused."""
+        if self.state is not ChannelState.PENDING:
+            return
+        answer = asyncio.get_running_loop().create_future()
+        self._answers.add(answer)
+        try:
+            await self._wait(answer, timeout, asked=True)
+        finally:
+            self._answers.discard(answer)
+
+    def move(self, state: ChannelState, error: AntiphonError | None = None) -> None:
+        """Enter a state and let go who waits for it; the only place that writes it."""
+        self.state = state
+        self.error = error
+        if state is ChannelState.PENDING:
+            return
+        for answer in self._answers:
+            if not answer.done():
+                answer.set_result(None)
+
+    def lost(self) -> None:
+        """The connection is gone; the next one asks again."""
+        self.move(ChannelState.PENDING)
+
+
+async def signature(asked: Awaitable[T], what: str, channel: str = "") -> T:
+    """What an authorizer answers.
+
+    Args:
+        asked: The question, under way.
+        what: What it is about, for the error's text.
+        channel: The channel, if it is about one.
+
+    Raises:
+        AntiphonError: The authorizer's own, or `AuthServerError` for whatever else it raised.
+    """
+    try:
+        return await asked
+    except AntiphonError:
+        raise
+    except (Exception, asyncio.CancelledError) as exc:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        # A foreign exception's text may hold an address with a token: its name must do.
+        raise AuthServerError(
+            f"The authorizer failed for {what} with {type(exc).__name__}.", channel=channel
+        ) from exc
+
+
+class ChannelOwner(Protocol):
+    """What a channel needs of those who hold it."""
+
+    host: Host
 
     def leave(self, channel: Channel) -> None:
         """Give back one hold on a channel."""
@@ -54,178 +133,26 @@ class ChannelHost(Host, Protocol):
         """Send a client event."""
 
 
-class Channel:
-    """A public, private or cache channel.
+class Channel(Granted):
+    """A public, private or cache channel, made by `Client.subscribe`.
 
-    Made by `Client.subscribe`. Handlers get the `Event`, or, when bound with a type, the event's
-    data decoded into it.
+    Attributes:
+        name: The channel's name.
+        subscription_count: Connections subscribed to it, where the server tells; else None.
     """
 
-    def __init__(self, name: str, host: ChannelHost) -> None:
+    def __init__(self, name: str, owner: ChannelOwner) -> None:
+        super().__init__(owner.host)
         self.name = name
-        self.state = ChannelState.PENDING
-        self.error: SubscriptionFailed | None = None
         self.subscription_count: int | None = None
         self.holds = 1
-        self._host = host
-        self._bindings = Bindings(host)
-        # Who waits for anything here, and of those who for the server's answer to the subscribe.
-        self._waiters: set[asyncio.Future[Any]] = set()
-        self._answers: set[asyncio.Future[None]] = set()
-        # Hot path: no attribute between the client and the handlers.
+        self._owner = owner
+        self._outbox: Outbox | None = None
         self.deliver = self._bindings.deliver
 
     def __repr__(self) -> str:
         """Name and state."""
         return f"<{type(self).__name__} {self.name} {self.state}>"
-
-    # Receiving
-
-    @overload
-    def bind(
-        self,
-        event: str,
-        handler: Handler,
-        *,
-        type: type[Any] | None = None,
-        limit: int = ...,
-        policy: Policy = ...,
-    ) -> Binding: ...
-
-    @overload
-    def bind(
-        self,
-        event: str,
-        *,
-        type: type[Any] | None = None,
-        limit: int = ...,
-        policy: Policy = ...,
-    ) -> Callable[[H], H]: ...
-
-    def bind(
-        self,
-        event: str,
-        handler: Handler | None = None,
-        *,
-        type: type[Any] | None = None,
-        limit: int = DEFAULT_LIMIT,
-        policy: Policy = "pause",
-    ) -> Binding | Callable[[H], H]:
-        """Call a handler for each event of a name; without a handler, decorate one.
-
-        A synchronous handler runs as the event arrives. An asynchronous one gets its events one
-        after the other, in order; up to `limit` may wait for it, then `policy` decides. A handler
-        that raises is reported as `HandlerFailed` and goes on being called.
-
-        Args:
-            event: The event's name, as it is on the wire.
-            handler: Called with the `Event`, or with a value of `type`.
-            type: What to decode the data into; data that does not fit is reported as
-                `PayloadInvalid`.
-            limit: Events that may wait for an asynchronous handler.
-            policy: `pause` stops reading the socket, `drop_oldest` drops.
-        """
-        bound: Binding | Callable[[H], H]
-        bound = bind(self._bindings, event, handler, type, limit, policy)
-        return bound
-
-    @overload
-    def bind_all(self, handler: Handler, *, limit: int = ..., policy: Policy = ...) -> Binding: ...
-
-    @overload
-    def bind_all(self, *, limit: int = ..., policy: Policy = ...) -> Callable[[H], H]: ...
-
-    def bind_all(
-        self,
-        handler: Handler | None = None,
-        *,
-        limit: int = DEFAULT_LIMIT,
-        policy: Policy = "pause",
-    ) -> Binding | Callable[[H], H]:
-        """Call a handler with every `Event` of this channel; without a handler, decorate one."""
-        bound: Binding | Callable[[H], H]
-        bound = bind(self._bindings, None, handler, None, limit, policy)
-        return bound
-
-    def unbind(self, event: str | None = None, handler: Handler | None = None) -> None:
-        """Take off the handlers of an event, a handler from all events, or all."""
-        self._bindings.unbind(event, handler)
-
-    @overload
-    def stream(
-        self, event: str, type: type[T], *, limit: int = ..., policy: Policy = ...
-    ) -> Stream[T]: ...
-
-    @overload
-    def stream(
-        self, event: str | None = None, *, limit: int = ..., policy: Policy = ...
-    ) -> Stream[Event]: ...
-
-    def stream(
-        self,
-        event: str | None = None,
-        type: type[Any] | None = None,
-        *,
-        limit: int = DEFAULT_LIMIT,
-        policy: Policy = "pause",
-    ) -> Stream[Any]:
-        """An asynchronous iterator over events from now on.
-
-        Args:
-            event: Only events of this name.
-            type: Decode their data into this.
-            limit: Events that may wait.
-            policy: `pause` stops reading the socket when that many wait, `drop_oldest` drops.
-        """
-        return self._bindings.stream(event, type, limit=limit, policy=policy)
-
-    def __aiter__(self) -> Stream[Event]:
-        return self.stream()
-
-    @overload
-    async def wait_for(self, event: str, type: type[T], *, timeout: float | None = None) -> T: ...
-
-    @overload
-    async def wait_for(self, event: str, *, timeout: float | None = None) -> Event: ...
-
-    async def wait_for(
-        self, event: str, type: type[Any] | None = None, *, timeout: float | None = None
-    ) -> Any:
-        """The next event of a name.
-
-        Args:
-            event: The event's name.
-            type: Decode its data into this.
-            timeout: Seconds to wait; None for no limit.
-
-        Raises:
-            TimeoutError: It did not come in time.
-            ConnectionFailed: The client has given up, or was closed.
-            ClientClosed: The channel was left.
-        """
-        if self.state is ChannelState.UNSUBSCRIBED:
-            raise ClientClosed(f"{self.name} is {self.state}.")
-        future = asyncio.get_running_loop().create_future()
-        binding = self._bindings.once(event, type, future)
-        try:
-            return await self._answer(future, timeout)
-        finally:
-            binding.unbind()
-
-    async def _answer(self, future: asyncio.Future[Any], timeout: float | None) -> Any:
-        """Wait for what the server sends, unless no connection will come."""
-        if self._host.ended is not None:
-            raise self._host.ended
-        self._waiters.add(future)
-        try:
-            async with asyncio.timeout(timeout):
-                if future in self._answers or self._host.runs_here():
-                    # Who waits in a handler must not wait for itself.
-                    with self._host.valve.held_open():
-                        return await future
-                return await future
-        finally:
-            self._waiters.discard(future)
 
     # The subscription
 
@@ -246,13 +173,7 @@ class Channel:
             ClientClosed: The channel was left.
             TimeoutError: There was no answer in time.
         """
-        if self.state is ChannelState.PENDING:
-            answer = asyncio.get_running_loop().create_future()
-            self._answers.add(answer)
-            try:
-                await self._answer(answer, timeout)
-            finally:
-                self._answers.discard(answer)
+        await self._settled(timeout)
         if self.state is ChannelState.FAILED and self.error is not None:
             raise self.error
         if self.state is not ChannelState.SUBSCRIBED:
@@ -264,18 +185,28 @@ class Channel:
         Handlers stay bound only while someone holds the channel.
         """
         if self.state is not ChannelState.UNSUBSCRIBED:
-            self._host.leave(self)
+            self._owner.leave(self)
 
-    def trigger(self, event: str, data: Any = None) -> None:
+    # Client events
+
+    def trigger(self, event: str, data: Any = None) -> TriggerResult:
         """Send a client event to the channel's other members.
+
+        It is sent at once if the channel is joined and no more than 10 were sent in the last
+        second. Else up to 100 wait, in order, also through a reconnection; what still waits when
+        the channel is left is reported as `QueueOverflow`.
 
         Args:
             event: A name that begins with `client-`.
             data: Any JSON value.
 
+        Returns:
+            Whether it was sent, queued or refused, and why.
+
         Raises:
             InvalidName: The name does not begin with `client-`.
-            SubscriptionFailed: The channel is not joined, or takes no client events.
+            SubscriptionFailed: The channel takes no client events.
+            TypeError: The data has no form in JSON.
         """
         if not event.startswith("client-"):
             raise InvalidName(f"A client event's name begins with 'client-', {event!r} does not.")
@@ -285,48 +216,49 @@ class Channel:
                 f"{self.name} takes no client events: only private and presence channels do.",
                 channel=self.name,
             )
-        if not self.is_subscribed:
-            raise SubscriptionFailed(
-                f"{self.name} is {self.state}: wait for subscribed() before you trigger.",
-                channel=self.name,
+        if self.state is ChannelState.UNSUBSCRIBED:
+            return TriggerResult("refused", f"{self.name} was left.")
+        if self.state is ChannelState.FAILED:
+            return TriggerResult("refused", f"{self.name} is refused: {self.error}")
+        ended = self._host.ended
+        if ended is not None and not isinstance(ended, ClientClosed):
+            return TriggerResult("refused", str(ended))
+        if self._outbox is None:
+            self._outbox = Outbox(self._send, lambda: self.is_subscribed)
+        return self._outbox.put(event, data)
+
+    def _send(self, event: str, data: Any) -> None:
+        self._owner.trigger(self, event, data)
+
+    def _drop_unsent(self) -> None:
+        count = 0 if self._outbox is None else self._outbox.close()
+        self._outbox = None
+        if count:
+            self._host.report(
+                QueueOverflow(
+                    f"{count} client events for {self.name} were not sent: nothing takes them now.",
+                    channel=self.name,
+                )
             )
-        self._host.trigger(self, event, data)
 
     # What the client calls
-
-    def move(self, state: ChannelState, error: SubscriptionFailed | None = None) -> None:
-        """Enter a state and let go who waits for it; the only place that writes it."""
-        self.state = state
-        self.error = error
-        if state is ChannelState.PENDING:
-            return
-        for answer in self._answers:
-            if not answer.done():
-                answer.set_result(None)
 
     def joined(self, members: dict[str, Member]) -> None:
         """The server has added this connection."""
         self.move(ChannelState.SUBSCRIBED)
-
-    def lost(self) -> None:
-        """The connection is gone; the next one joins again."""
-        self.move(ChannelState.PENDING)
+        if self._outbox is not None:
+            self._outbox.flush()
 
     def fail(self, error: ConnectionFailed) -> None:
         """The client has given up: streams end with the error, as does all waiting."""
-        self._bindings.fail(error)
-        self.give_up(error)
-
-    def give_up(self, error: ConnectionFailed) -> None:
-        """What is waited for will not come: say so."""
-        for waiter in self._waiters:
-            if not waiter.done():
-                waiter.set_exception(error)
+        super().fail(error)
+        self._drop_unsent()
 
     def left(self) -> None:
         """The program has given its last hold back."""
         self.move(ChannelState.UNSUBSCRIBED)
         self.give_up(ClientClosed(f"{self.name} was left."))
+        self._drop_unsent()
         self._bindings.close()
 
 
@@ -376,8 +308,8 @@ class Members:
 class PresenceChannel(Channel):
     """A channel that knows its users."""
 
-    def __init__(self, name: str, host: ChannelHost) -> None:
-        super().__init__(name, host)
+    def __init__(self, name: str, owner: ChannelOwner) -> None:
+        super().__init__(name, owner)
         self.members = Members()
 
     def joined(self, members: dict[str, Member]) -> None:
@@ -391,26 +323,27 @@ class PresenceChannel(Channel):
         super().lost()
 
 
-def make_channel(name: str, host: ChannelHost) -> Channel:
+class EncryptedChannel(Channel):
+    """A private channel whose events only its members can read.
+
+    Handlers, streams and the history get the data in clear.
+    """
+
+    def __init__(self, name: str, owner: ChannelOwner) -> None:
+        super().__init__(name, owner)
+        self.key: bytes | None = None
+        # Events that wait while a fresh key is asked for.
+        self.sealed: Inbox[Event] | None = None
+        self.refreshed_at: float | None = None
+
+    def lost(self) -> None:
+        """The connection is gone, and with it the key."""
+        self.key = None
+        self.refreshed_at = None
+        super().lost()
+
+
+def make_channel(name: str, owner: ChannelOwner) -> Channel:
     """A channel of the kind its name says."""
-    kind = PresenceChannel if access_of(name) is Access.PRESENCE else Channel
-    return kind(name, host)
-
-
-def bind(
-    bindings: Bindings,
-    event: str | None,
-    handler: Handler | None,
-    type_: type[Any] | None,
-    limit: int,
-    policy: Policy,
-) -> Any:
-    """Bind a handler, or give the decorator that does."""
-    if handler is not None:
-        return bindings.add(event, handler, type_, limit=limit, policy=policy)
-
-    def decorate(handler: H) -> H:
-        bindings.add(event, handler, type_, limit=limit, policy=policy)
-        return handler
-
-    return decorate
+    kinds = {Access.PRESENCE: PresenceChannel, Access.ENCRYPTED: EncryptedChannel}
+    return kinds.get(access_of(name), Channel)(name, owner)

@@ -8,11 +8,11 @@ import logging
 import random
 import ssl
 from collections import deque
-from collections.abc import Callable, Coroutine, Mapping
-from contextvars import ContextVar, copy_context
+from collections.abc import Callable, Mapping
+from functools import partial
 from time import monotonic
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
@@ -22,28 +22,39 @@ from antiphon.errors import (
     ClientClosed,
     ConnectionFailed,
     ConnectionLost,
-    HandlerFailed,
     Refused,
-    ServerReportedError,
+    SignInFailed,
     Unreachable,
     sentence,
 )
 from antiphon.protocol.backoff import Backoff
 from antiphon.protocol.client import ClientProtocol, Received, adapted_activity_timeout
 from antiphon.protocol.closing import Action, Code
-from antiphon.protocol.events import (
-    Closed,
-    Connected,
-)
+from antiphon.protocol.events import Closed, Connected
 from antiphon.protocol.frames import Event
 
-from .authorizer import Authorizer, HttpAuthorizer, TokenSource
-from .bindings import Bindings, Handler
-from .channel import Channel, bind
+from .authorization import Authorizer, UserAuthenticator
+from .bindings import Bindings
+from .channel import Channel
 from .connection import Connection
-from .flow import DEFAULT_LIMIT, Inbox, Policy, Stream, Valve
-from .states import ConnectingIn, ConnectionState, Observation, StateChange
+from .credentials import TokenSource
+from .flow import DEFAULT_LIMIT, Inbox, Policy, Stream
+from .host import Host
+from .http_authorizer import HttpAuthorizer
+from .roll import Roll
+from .source import EventSource
+from .states import (
+    ConnectingIn,
+    ConnectionState,
+    Frame,
+    Observation,
+    Reconnected,
+    StateChange,
+    Stats,
+)
 from .subscriptions import Subscriptions
+from .transport import Traffic
+from .user import SIGN_IN, User
 
 if TYPE_CHECKING:
     from antiphon.settings import Settings
@@ -53,24 +64,27 @@ __all__ = ["Client"]
 T = TypeVar("T")
 
 log = logging.getLogger("antiphon.connection")
-log_channel = logging.getLogger("antiphon.channel")
+log_frames = logging.getLogger("antiphon.frames")
 
 UNAVAILABLE_AFTER = 10.0
-_client: ContextVar[Client | None] = ContextVar("antiphon_client", default=None)
+_EXCERPT: Final = 200
 _TLS_ONLY = "The application only accepts TLS: set the scheme to https, and the port to match."
 
 
-class Client:
+class Client(EventSource):
     """A client of one application on a Pusher-protocol server.
 
     Use it as an async context manager, or `connect()` and `close()` it. It stays connected by
     itself: after a loss it dials again, and every channel is subscribed again with a fresh
     signature. What it cannot mend it reports to `errors()`, and nothing a handler does stops it.
 
+    What is bound on the client itself gets the events of all channels.
+
     Args:
         settings: Where the server is.
         authorizer: Signs private and presence channels. By default the backend is asked at
             `settings.auth_url`, if there is one.
+        authenticator: Says who the user is, for `signin()`. By default the authorizer does.
         token: Bearer token for that backend, or a function that gives it.
         activity_timeout: Seconds of silence before the server is pinged; the server's own
             number is used if it is smaller.
@@ -83,6 +97,14 @@ class Client:
         history: How many of the last events `history` keeps; 0 for none.
         ssl_context: Stands in for the usual one, such as for a certificate of one's own.
         headers: Further headers of the upgrade request.
+        proxy: Address of a proxy: `http://`, `https://`, `socks4://` or `socks5://`.
+        source_address: Address of this machine to dial from.
+
+    Attributes:
+        settings: Where the server is.
+        state: The connection's state, in pusher-js's words.
+        channels: The channels that are held, by name.
+        history: The last events, oldest first.
     """
 
     def __init__(
@@ -90,6 +112,7 @@ class Client:
         settings: Settings,
         *,
         authorizer: Authorizer | None = None,
+        authenticator: UserAuthenticator | None = None,
         token: TokenSource | None = None,
         activity_timeout: float = 120.0,
         pong_timeout: float = 30.0,
@@ -100,39 +123,52 @@ class Client:
         history: int = 100,
         ssl_context: ssl.SSLContext | None = None,
         headers: Mapping[str, str] | None = None,
+        proxy: str | None = None,
+        source_address: str | None = None,
     ) -> None:
+        super().__init__(Host())
         self.settings = settings
         self.state = ConnectionState.INITIALIZED
         self.history: deque[Event] = deque(maxlen=history)
-        self.valve = Valve()
         if authorizer is None and settings.auth_url:
-            authorizer = HttpAuthorizer(settings.auth_url, token=token)
+            authorizer = HttpAuthorizer(
+                settings.auth_url, user_auth_url=settings.user_auth_url, token=token
+            )
         self._authorizer = authorizer
-        self._subscriptions = Subscriptions(self, authorizer)
-        self.channels = self._subscriptions.channels
+        self._authenticator = authenticator
+        self._user: User | None = None
+        new_backoff = partial(Backoff, random.random, minimum=min_delay, maximum=max_delay)
+        self._roll = Roll(self._host)
+        self._subscriptions = Subscriptions(
+            self._host, authorizer, self.history, new_backoff, self._roll
+        )
+        self.channels: Mapping[str, Channel] = self._subscriptions.channels
         self._activity_timeout = activity_timeout
         self._pong_timeout = pong_timeout
         self._connect_timeout = connect_timeout
-        self._backoff = Backoff(
-            random.random,
-            minimum=min_delay,
-            maximum=max_delay,
-            max_attempts=None if max_attempts is None else max(0, max_attempts - 1),
-        )
         self._max_attempts = max_attempts
+        self._backoff = new_backoff(
+            max_attempts=None if max_attempts is None else max(0, max_attempts - 1)
+        )
         self._ssl_context = ssl_context
         self._headers = headers
+        self._proxy = proxy
+        self._source_address = source_address
         self._url = settings.websocket_url
-        self._bindings: Bindings | None = None
-        self._observers: tuple[Callable[[Observation], None], ...] = ()
+        self._is_listening = False
         self._inboxes: set[Inbox[Any]] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._frames: tuple[Inbox[Frame], ...] = ()
         self._running: asyncio.Task[None] | None = None
         self._connection: Connection | None = None
         self._settled: asyncio.Future[None] | None = None
         self._error: ConnectionFailed | None = None
+        self._dialling: asyncio.Timeout | None = None
         self._hurry = asyncio.Event()
         self._unavailable: asyncio.TimerHandle | None = None
+        self._connections = 0
+        self._lost_at: float | None = None
+        self._traffic = Traffic()
+        self._round_trip: float | None = None
 
     def __repr__(self) -> str:
         """Server and state."""
@@ -153,7 +189,7 @@ class Client:
             await self._ended(self._running)  # a disconnect() is under way
         if self._running is None or self._running.done():
             self._error = None
-            self._subscriptions.ended = None
+            self._host.ended = None
             self._backoff.reset()
             self._running = asyncio.create_task(self._run(), name="antiphon client")
         if self.state is not ConnectionState.CONNECTED:
@@ -181,18 +217,19 @@ class Client:
         """Disconnect and let go of everything: channels, handlers, streams, the authorizer."""
         await self.disconnect()
         self._subscriptions.close()
-        if self._bindings is not None:
-            self._bindings.close()
+        if self._user is not None:
+            self._user.close()
+        self._bindings.close()
         for inbox in tuple(self._inboxes):
             inbox.close()
-        self._observers, self._bindings = (), None
-        tasks = [task for task in self._tasks if task is not asyncio.current_task()]
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        self._inboxes.clear()
+        self._frames = ()
+        await self._host.close()
+        self._error = None
         if self._authorizer is not None:
             await self._authorizer.close()
+        if self._authenticator is not None:  # perhaps the same: closing twice does no harm
+            await self._authenticator.close()
 
     async def __aenter__(self) -> Self:
         try:
@@ -211,8 +248,11 @@ class Client:
         await self.close()
 
     def retry_now(self) -> None:
-        """Dial at once instead of waiting: the network has come back."""
-        self._hurry.set()
+        """Dial at once: the network has come back. A dial that is under way begins anew."""
+        if self.state in (ConnectionState.CONNECTING, ConnectionState.UNAVAILABLE):
+            self._hurry.set()
+            if self._dialling is not None and not self._dialling.expired():
+                self._dialling.reschedule(0)
 
     async def wait_closed(self) -> None:
         """Wait until the client has given up or was told to end.
@@ -225,7 +265,7 @@ class Client:
         if self.state is ConnectionState.FAILED and self._error is not None:
             raise self._error
 
-    # Channels
+    # Channels, and the user
 
     def subscribe(self, name: str) -> Channel:
         """Join a channel, now and at every later connection.
@@ -243,54 +283,77 @@ class Client:
         """A channel that is held, or None."""
         return self.channels.get(name)
 
+    def signin(self) -> User:
+        """Sign in as the user the backend says this is, now and at every later connection.
+
+        Signing in again gives the same `User`; one whose sign-in has failed tries again.
+
+        Raises:
+            SignInFailed: There is nobody to ask who the user is.
+        """
+        if self._user is not None:
+            self._user.again()
+            return self._user
+        authenticator: Any = self._authenticator or self._authorizer
+        if not hasattr(authenticator, "authenticate"):
+            raise SignInFailed(
+                "A sign-in needs somebody who says who the user is: give the client an"
+                " authenticator, or settings an api_url."
+            )
+        user = self._user = User(self._host, authenticator, self._roll)
+        self._subscriptions.otherwise = user.receive
+        if self._connection is not None and self.state is ConnectionState.CONNECTED:
+            user.opened(self._connection)
+        return user
+
+    @property
+    def user(self) -> User | None:
+        """The user, once `signin()` was called."""
+        return self._user
+
     # Observing
 
     @property
     def socket_id(self) -> str | None:
-        """The connection's id, for the `X-Socket-ID` header of one's own requests."""
+        """The connection's id; None while there is none."""
         if self.state is not ConnectionState.CONNECTED or self._connection is None:
             return None
         return self._connection.protocol.socket_id
 
-    def bind(
-        self,
-        event: str,
-        handler: Handler | None = None,
-        *,
-        type: type[Any] | None = None,
-        limit: int = DEFAULT_LIMIT,
-        policy: Policy = "pause",
-    ) -> Any:
-        """Like `Channel.bind`, for an event of any channel."""
-        return bind(self._global(), event, handler, type, limit, policy)
+    @property
+    def to_others(self) -> dict[str, str]:
+        """Headers for one's own requests: what they broadcast goes to others, not to this client.
 
-    def bind_all(
-        self,
-        handler: Handler | None = None,
-        *,
-        limit: int = DEFAULT_LIMIT,
-        policy: Policy = "pause",
-    ) -> Any:
-        """Like `Channel.bind_all`, for all events of all channels."""
-        return bind(self._global(), None, handler, None, limit, policy)
+        That is Laravel's `->toOthers()`, which reads `X-Socket-ID`; empty while not connected.
+        """
+        socket_id = self.socket_id
+        return {} if socket_id is None else {"X-Socket-ID": socket_id}
 
-    def unbind(self, event: str | None = None, handler: Handler | None = None) -> None:
-        """Take off what `bind` and `bind_all` put on."""
-        if self._bindings is not None:
-            self._bindings.unbind(event, handler)
+    @property
+    def stats(self) -> Stats:
+        """What the client has done since it was made, counted up to now."""
+        traffic, valve = self._traffic, self._host.valve
+        round_trip = None if self._connection is None else self._connection.protocol.round_trip
+        return Stats(
+            frames_received=traffic.frames_received,
+            bytes_received=traffic.bytes_received,
+            frames_sent=traffic.frames_sent,
+            bytes_sent=traffic.bytes_sent,
+            connections=self._connections,
+            reconnects=max(0, self._connections - 1),
+            lag=sum(map(len, valve.inboxes)),
+            dropped=valve.dropped,
+            paused=valve.paused,
+            round_trip=self._round_trip if round_trip is None else round_trip,
+        )
 
     def observe(self, observer: Callable[[Observation], None]) -> Callable[[], None]:
         """Call a function with everything that happens, in order.
 
-        That is: state changes, delays before the next attempt, channels joined, events, errors.
-        What is returned takes the observer off.
+        That is: state changes, delays before the next attempt, channels joined, reconnections,
+        events, errors. What is returned takes the observer off.
         """
-        self._observers += (observer,)
-
-        def remove() -> None:
-            self._observers = tuple(o for o in self._observers if o is not observer)
-
-        return remove
+        return self._host.observe(observer)
 
     def changes(self) -> Stream[StateChange]:
         """State changes from now on; of those nobody reads, the oldest are dropped."""
@@ -300,14 +363,36 @@ class Client:
         """Errors from now on; of those nobody reads, the oldest are dropped."""
         return self._observations(AntiphonError)
 
+    def reconnections(self) -> Stream[Reconnected]:
+        """A signal for each later connection, once every channel is subscribed again on it."""
+        return self._observations(Reconnected)
+
     def events(self, *, limit: int = DEFAULT_LIMIT, policy: Policy = "pause") -> Stream[Event]:
         """Events of all channels from now on."""
-        return self._global().stream(None, None, limit=limit, policy=policy)
+        return self.stream(limit=limit, policy=policy)
 
-    def _global(self) -> Bindings:
+    def frames(self) -> Stream[Frame]:
+        """Text messages in both directions from now on, without signatures.
+
+        Of those nobody reads, the oldest are dropped.
+        """
+        inbox: Inbox[Frame] = Inbox(self._host.valve, policy="drop_oldest")
+        self._inboxes.add(inbox)
+        self._frames += (inbox,)
+        self._set_tap()
+
+        def detach() -> None:
+            self._inboxes.discard(inbox)
+            self._frames = tuple(other for other in self._frames if other is not inbox)
+            self._set_tap()
+
+        return Stream(inbox, detach)
+
+    def _bound(self) -> Bindings:
         """The handlers for all channels: an observer like others, once there are any."""
-        if self._bindings is None:
-            bindings = self._bindings = Bindings(self)
+        if not self._is_listening:
+            self._is_listening = True
+            bindings = self._bindings
 
             def deliver(observation: Observation) -> None:
                 if isinstance(observation, Event):
@@ -317,7 +402,7 @@ class Client:
         return self._bindings
 
     def _observations(self, kind: type[T]) -> Stream[T]:
-        inbox: Inbox[T] = Inbox(self.valve, policy="drop_oldest")
+        inbox: Inbox[T] = Inbox(self._host.valve, policy="drop_oldest")
         self._inboxes.add(inbox)
 
         def put(observation: object) -> None:
@@ -338,6 +423,7 @@ class Client:
         """Dial, stay until it ends, wait, again; the only place that decides to reconnect."""
         self._move(ConnectionState.CONNECTING)
         self._watch_availability()
+        self._hurry.clear()
         try:
             while True:
                 closed, lasted = await self._connect_once()
@@ -357,8 +443,7 @@ class Client:
             log.exception("the reconnect loop failed")
             self._fail(ConnectionFailed(f"An error in antiphon itself: {exc!r}"))
         finally:
-            self._connection = None
-            self._subscriptions.lost()
+            self._gone()
             self._stop_watching_availability()
 
     async def _connect_once(self) -> tuple[Closed, float]:
@@ -370,29 +455,24 @@ class Client:
                 pong_timeout=self._pong_timeout,
                 handshake_timeout=2 * self._connect_timeout,
             ),
-            self.receive,
+            self._subscriptions.receive,
             self._notice,
-            self.valve,
+            self._host.valve,
+            self._traffic,
         )
+        self._set_tap()
         opened_at = monotonic()
         try:
-            await connection.open(
-                self._url,
-                timeout=self._connect_timeout,
-                ssl_context=self._ssl_context if self._url.startswith("wss") else None,
-                headers=self._headers,
-            )
+            await self._dial(connection)
             opened_at = monotonic()
             closed = await asyncio.shield(connection.closed)
         except Unreachable as exc:
-            self._error = exc
             return Closed(Action.BACK_OFF, exc.code, str(exc), opened=False), 0.0
         except asyncio.CancelledError:
             await connection.close()
             raise
         finally:
             connection.drop()
-        self._error = self._error_of(closed)
         lasted = monotonic() - opened_at if closed.opened else 0.0
         if closed.opened and not closed.clean:
             self._activity_timeout = adapted_activity_timeout(
@@ -400,27 +480,61 @@ class Client:
             )
         return closed, lasted
 
+    async def _dial(self, connection: Connection) -> None:
+        """Open the connection, unless `retry_now()` ends the attempt for a better one.
+
+        Raises:
+            Unreachable: No WebSocket connection came about.
+        """
+        try:
+            async with asyncio.timeout(None) as self._dialling:
+                await connection.open(
+                    self._url,
+                    timeout=self._connect_timeout,
+                    ssl_context=self._ssl_context if self._url.startswith("wss") else None,
+                    headers=self._headers,
+                    proxy=self._proxy,
+                    source_address=self._source_address,
+                )
+        except TimeoutError:
+            where = urlsplit(self._url).netloc
+            raise Unreachable(f"The dial to {where} was given up for a new one.") from None
+        finally:
+            self._dialling = None
+
     async def _pause(self, delay: float) -> None:
         """Wait for the next attempt, or for `retry_now()`."""
         attempt = self._backoff.attempts + 1
-        self.tell(ConnectingIn(delay, attempt, self._max_attempts))
+        self._host.tell(ConnectingIn(delay, attempt, self._max_attempts))
         log.info("dialling again in %.1f s (attempt %d)", delay, attempt)
-        self._hurry.clear()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._hurry.wait(), delay)
+        self._hurry.clear()
 
     def _lost(self, error: ConnectionFailed) -> None:
         """The connection has ended, or did not come about; another attempt follows."""
-        self.report(error)
-        self._subscriptions.lost()
+        self._host.report(error)
+        self._gone()
         if self.state is ConnectionState.CONNECTED:
             self._move(ConnectionState.CONNECTING, error)
             self._watch_availability()
 
+    def _gone(self) -> None:
+        """There is no connection any more: nothing is subscribed, nobody signed in."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self._round_trip = connection.protocol.round_trip or self._round_trip
+        if self.state is ConnectionState.CONNECTED or self._lost_at is None:
+            self._lost_at = monotonic()
+        self._roll.forget()
+        self._subscriptions.lost()
+        if self._user is not None:
+            self._user.lost()
+
     def _fail(self, error: ConnectionFailed) -> None:
         """Give up."""
         self._error = error
-        self.report(error)
+        self._host.report(error)
         self._move(ConnectionState.FAILED, error)
         self._settle(error)
 
@@ -461,14 +575,20 @@ class Client:
             return
         previous, self.state = self.state, state
         log.info("%s -> %s", previous, state)
-        self.tell(StateChange(previous, state, error))
+        self._host.tell(StateChange(previous, state, error))
 
     def _settle(self, error: ConnectionFailed | None) -> None:
-        """Let go who waits in `connect()`, and, if all is over, who waits for a channel."""
+        """Let go who waits in `connect()`, and, if all is over, who waits for anything else."""
         if error is not None:
+            self._host.ended = error
             self._subscriptions.end(error)
-            if self._bindings is not None and self.state is ConnectionState.FAILED:
-                self._bindings.fail(error)
+            for source in (self, self._user):
+                if source is None:
+                    continue
+                if isinstance(error, ClientClosed):
+                    source.give_up(error)
+                else:
+                    source.fail(error)
         settled, self._settled = self._settled, None
         if settled is None or settled.done():
             return
@@ -491,63 +611,56 @@ class Client:
 
     # What arrives
 
-    def receive(self, event: Event) -> None:
-        """Take an event of a channel: the hot path."""
-        self.history.append(event)
-        channel = self.channels.get(event.channel)  # type: ignore[arg-type]  # None is in no dict
-        if channel is not None:
-            channel.deliver(event)
-        if self._observers:
-            self.tell(event)
-
     def _notice(self, event: Received) -> None:
         """Take what the protocol says; `Closed` is the reconnect loop's."""
         if isinstance(event, Connected):
             self._connected(event)
-        elif not self._subscriptions.notice(event) and isinstance(event, AntiphonError):
-            self.report(event)
+            return
+        if self._subscriptions.notice(event):
+            return
+        if self._user is not None and self._user.notice(event):
+            return
+        if isinstance(event, AntiphonError):
+            self._host.report(event)
 
     def _connected(self, event: Connected) -> None:
         self._stop_watching_availability()
+        self._hurry.clear()
         log.info("connected as %s, activity timeout %g s", event.socket_id, event.activity_timeout)
+        connection = self._connection
+        assert connection is not None
+        lost_at, self._lost_at = self._lost_at, None
+        is_first, connected_at = self._connections == 0, monotonic()
+        self._connections += 1
         self._move(ConnectionState.CONNECTED)
         self._settle(None)
+        if self._connection is not connection:
+            return  # whoever was told has closed it
+        if self._user is not None:
+            self._user.opened(connection)
+        self._subscriptions.opened(connection)
+        if not is_first and lost_at is not None:
+            names = [*self.channels] if self._user is None else [*self.channels, SIGN_IN]
+            self._roll.call(names, connected_at - lost_at)
+
+    # Raw frames
+
+    def _tap(self, direction: Literal["in", "out"], message: bytes) -> None:
+        text = message.decode("utf-8", "replace")
+        if direction == "out" and '"auth"' in text:
+            text = _without_signature(message)
+        log_frames.debug("%s %s", "<" if direction == "in" else ">", text[:_EXCERPT])
+        for inbox in self._frames:
+            inbox.put(Frame(direction, text))
+
+    def _set_tap(self) -> None:
         if self._connection is not None:
-            self._subscriptions.opened(self._connection)
+            asked = self._frames or log_frames.isEnabledFor(logging.DEBUG)
+            self._connection.tap(self._tap if asked else None)
 
-    # What subscriptions and handlers ask of their client
 
-    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> Callable[[], None]:
-        """Run a task that ends with the client; what is returned ends it earlier."""
-        # What the task calls, and the tasks it makes, are told from strangers by their context.
-        context = copy_context()
-        context.run(_client.set, self)
-        task = asyncio.get_running_loop().create_task(work, name=name, context=context)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-        def end() -> None:
-            if task is not asyncio.current_task():
-                task.cancel()
-
-        return end
-
-    def runs_here(self) -> bool:
-        """Whether one of this client's handlers runs here, or a task that one has made."""
-        return _client.get() is self
-
-    def report(self, error: AntiphonError) -> None:
-        """Tell whoever observes errors; with nobody there, the log has it."""
-        level = logging.INFO if isinstance(error, ServerReportedError) else logging.WARNING
-        # Only a handler's error needs its traceback: the others say all there is.
-        cause = error.__cause__ if isinstance(error, HandlerFailed) else None
-        log.log(level, "%s: %s", type(error).__name__, error, exc_info=cause)
-        self.tell(error)
-
-    def tell(self, observation: Observation) -> None:
-        """Tell whoever observes."""
-        for observer in self._observers:
-            try:
-                observer(observation)
-            except Exception:
-                log.exception("an observer raised")
+def _without_signature(message: bytes) -> str:
+    """A subscribe or a sign-in, with what it signs but not how."""
+    frame = msgspec.json.decode(message)
+    frame["data"]["auth"] = "…"
+    return msgspec.json.encode(frame).decode()

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import ssl
 from collections.abc import Callable, Mapping
 from time import monotonic
-from typing import Final
+from typing import Literal
 
 from antiphon.protocol.client import ClientProtocol, Received, State
 from antiphon.protocol.closing import Action
@@ -15,13 +14,12 @@ from antiphon.protocol.events import Closed, Connected
 from antiphon.protocol.frames import Event
 
 from .flow import Valve
-from .transport import Link, dial
+from .transport import Link, Receive, Traffic, dial
 
-__all__ = ["Connection"]
+__all__ = ["Connection", "Tap"]
 
-log_frames = logging.getLogger("antiphon.frames")
-
-_EXCERPT: Final = 200
+Tap = Callable[[Literal["in", "out"], bytes], None]
+"""Gets every text message, as it comes and as it goes."""
 
 
 class Connection:
@@ -32,6 +30,7 @@ class Connection:
         deliver: Gets each event of a channel: the hot path.
         notify: Gets everything else the machine says, `Closed` last.
         valve: Decides whether the socket is read.
+        traffic: Counts what goes over it.
     """
 
     def __init__(
@@ -40,17 +39,20 @@ class Connection:
         deliver: Callable[[Event], None],
         notify: Callable[[Received], None],
         valve: Valve,
+        traffic: Traffic | None = None,
     ) -> None:
         loop = asyncio.get_running_loop()
         self.protocol = protocol
         self.closed: asyncio.Future[Closed] = loop.create_future()
-        self._receive_message = protocol.receive_message
-        self._deliver = deliver
+        # Hot path: the link calls the machine, and who gets its events, without a detour.
+        self.receive: Receive = protocol.receive_message
+        self.deliver = deliver
         self._notify = notify
         self._valve = valve
+        self._traffic = traffic
+        self._tap: Tap | None = None
         self._link: Link | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._trace = log_frames.isEnabledFor(logging.DEBUG)
 
     async def open(
         self,
@@ -59,6 +61,8 @@ class Connection:
         timeout: float,
         ssl_context: ssl.SSLContext | None,
         headers: Mapping[str, str] | None,
+        proxy: str | None = None,
+        source_address: str | None = None,
     ) -> None:
         """Dial; the handshake's outcome is notified.
 
@@ -67,7 +71,14 @@ class Connection:
         """
         # Frames may arrive before `dial` returns: an owner is told of them all the same.
         self._link = await dial(
-            url, self, timeout=timeout, ssl_context=ssl_context, headers=headers
+            url,
+            self,
+            timeout=timeout,
+            traffic=self._traffic,
+            ssl_context=ssl_context,
+            headers=headers,
+            proxy=proxy,
+            source_address=source_address,
         )
         self._flush()
         self._obey_valve()
@@ -92,6 +103,20 @@ class Connection:
             self._link.abort()
             self._link = None
 
+    def tap(self, tap: Tap | None) -> None:
+        """Show somebody every text message from now on; None for nobody."""
+        self._tap = tap
+        receive = self.protocol.receive_message
+
+        def receive_tapped(payload: bytes, now: float) -> Received | None:
+            assert tap is not None
+            tap("in", payload)
+            return receive(payload, now)
+
+        self.receive = receive if tap is None else receive_tapped
+        if self._link is not None:
+            self._link.receive = self.receive
+
     # What the client sends
 
     def subscribe(self, channel: str, auth: str | None, channel_data: str | None) -> None:
@@ -104,26 +129,17 @@ class Connection:
         self.protocol.unsubscribe(channel)
         self._flush()
 
+    def sign_in(self, auth: str, user_data: str) -> None:
+        """Say who the user is."""
+        self.protocol.sign_in(auth, user_data)
+        self._flush()
+
     def trigger(self, channel: str, event: str, data: object) -> None:
         """Send a client event."""
         self.protocol.trigger(channel, event, data)
         self._flush()
 
     # What the link calls
-
-    def received(self, payload: memoryview | bytes) -> None:
-        """A text message has arrived."""
-        if self._trace:
-            log_frames.debug("< %s", bytes(payload[:_EXCERPT]).decode("utf-8", "replace"))
-        event = self._receive_message(payload, monotonic())
-        if type(event) is Event:
-            self._deliver(event)
-        else:
-            self._handle(event)
-
-    def received_binary(self) -> None:
-        """A binary message has arrived."""
-        self._handle(self.protocol.receive_binary(monotonic()))
 
     def alive(self) -> None:
         """A WebSocket ping or pong has arrived."""
@@ -133,7 +149,7 @@ class Connection:
     def disconnected(self, code: int | None, reason: str) -> None:
         """The socket is closed."""
         self._link = None
-        self._handle(self.protocol.receive_close(code, reason))
+        self.handle(self.protocol.receive_close(code, reason))
         if not self.closed.done():  # the machine had ended before the socket did
             self.closed.set_result(Closed(Action.BACK_OFF, code, reason, opened=True))
 
@@ -158,9 +174,10 @@ class Connection:
             # Nothing is heard because nothing is read: that is not the peer's silence. Its own
             # pings are not read either, so it is told that this end lives.
             self.protocol.keep_alive(monotonic())
-        self._handle(self.protocol.handle_timer(monotonic()))
+        self.handle(self.protocol.handle_timer(monotonic()))
 
-    def _handle(self, event: Received | None) -> None:
+    def handle(self, event: Received | None) -> None:
+        """Do what the machine wants done, and pass on what it says."""
         self._flush()
         if event is None:
             self._arm()  # a pong may have brought the next ping forward
@@ -178,11 +195,6 @@ class Connection:
         if self._link is None:
             return
         for message in self.protocol.data_to_send():
-            if self._trace:
-                log_frames.debug("> %s", _without_secrets(message))
+            if self._tap is not None:
+                self._tap("out", message)
             self._link.send(message)
-
-
-def _without_secrets(message: bytes) -> str:
-    text = message[:_EXCERPT].decode("utf-8", "replace")
-    return "pusher:subscribe or pusher:signin with a signature" if '"auth"' in text else text

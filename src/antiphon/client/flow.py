@@ -11,15 +11,23 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import get_ident
+from time import monotonic
 from types import TracebackType
 from typing import Any, Final, Generic, Literal, Self, TypeVar
+from weakref import WeakSet, ref
+
+from antiphon.errors import QueueOverflow
 
 __all__ = ["Inbox", "Policy", "Stream", "Valve"]
 
 T = TypeVar("T")
 
-Policy = Literal["pause", "drop_oldest"]
-"""What happens when an inbox is full: the socket is read no further, or the oldest item goes."""
+Policy = Literal["pause", "drop_oldest", "error"]
+"""What happens when an inbox is full.
+
+`pause`: the socket is read no further. `drop_oldest`: the oldest item goes. `error`: what comes
+goes, until the consumer has taken what was there and been told of the loss by `QueueOverflow`.
+"""
 
 DEFAULT_LIMIT: Final = 1_000
 
@@ -32,14 +40,29 @@ class Valve:
     """
 
     def __init__(self) -> None:
+        self.inboxes: WeakSet[Inbox[Any]] = WeakSet()
+        self.dropped = 0
         self._full: set[Inbox[Any]] = set()
         self._waiting = 0
         self._turn: Callable[[bool], None] | None = None
+        self._shut_at: float | None = None
+        self._shut_for = 0.0
 
     @property
     def is_open(self) -> bool:
         """Whether the socket is to be read."""
         return not self._full or self._waiting > 0
+
+    @property
+    def paused(self) -> float:
+        """Seconds it has been shut in all."""
+        now = 0.0 if self._shut_at is None else monotonic() - self._shut_at
+        return self._shut_for + now
+
+    def is_shut_by_reader(self) -> bool:
+        """Whether the present task is the one that must read for the valve to open."""
+        task = asyncio.current_task()
+        return any(inbox.reader is not None and inbox.reader() is task for inbox in self._full)
 
     def connect(self, turn: Callable[[bool], None] | None) -> None:
         """Let the valve govern a socket: `turn` is called with whether to read."""
@@ -67,7 +90,14 @@ class Valve:
     def _changing(self) -> Iterator[None]:
         before = self.is_open
         yield
-        if self._turn is not None and self.is_open is not before:
+        if self.is_open is before:
+            return
+        if before:
+            self._shut_at = monotonic()
+        elif self._shut_at is not None:
+            self._shut_for += monotonic() - self._shut_at
+            self._shut_at = None
+        if self._turn is not None:
             self._turn(not before)
 
 
@@ -86,45 +116,75 @@ class Inbox(Generic[T]):
         self._valve = valve
         self._limit = limit
         self._policy = policy
+        # `pause` takes what comes, and says so with the last item for which there is room.
+        self._full_at = limit - 1 if policy == "pause" else limit
         self._items: deque[T] = deque(maxlen=limit if policy == "drop_oldest" else None)
         self._waiter: asyncio.Future[None] | None = None
         self._closed = False
         self._error: Exception | None = None
         self._shut = False
+        self._overflow = 0
         self.dropped = 0
+        # The task that last read here.
+        self.reader: ref[asyncio.Task[Any]] | None = None
+        valve.inboxes.add(self)
+
+    def __len__(self) -> int:
+        """Items that wait."""
+        return len(self._items)
 
     def put(self, item: T) -> None:
         """Add an item; a closed inbox ignores it."""
         if self._closed:
             return
-        if self._policy == "drop_oldest" and len(self._items) == self._limit:
-            self.dropped += 1
-        self._items.append(item)
-        if self._policy == "pause" and not self._shut and len(self._items) >= self._limit:
-            self._shut = True
-            self._valve.mark(self, full=True)
-        self._wake()
+        if len(self._items) >= self._full_at or self._overflow:
+            self._is_full()
+        if not self._overflow:
+            self._items.append(item)
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _is_full(self) -> None:
+        """Apply the policy: there is no room for what comes."""
+        if self._policy == "pause":
+            if not self._shut:
+                self._shut = True
+                self._valve.mark(self, full=True)
+            return
+        if self._policy == "error":
+            self._overflow += 1
+        self.dropped += 1
+        self._valve.dropped += 1
 
     async def get(self) -> T:
         """The oldest item, waited for.
 
         Raises:
             StopAsyncIteration: The inbox is closed and empty.
+            QueueOverflow: Items were lost here, by the policy `error`; those after it follow.
             ConnectionFailed: It is empty, and nothing more can come.
             RuntimeError: Another task is waiting here already.
         """
         if self._waiter is not None:
             raise RuntimeError("Another task reads this stream; open one for each.")
         while not self._items:
+            if self._overflow:
+                lost, self._overflow = self._overflow, 0
+                raise QueueOverflow(
+                    f"{lost} events were lost: {self._limit} were waiting for a slow reader."
+                )
             if self._error is not None:
                 raise self._error
             if self._closed:
                 raise StopAsyncIteration
+            self._mark_reader()
             self._waiter = asyncio.get_running_loop().create_future()
             try:
                 await self._waiter
             finally:
                 self._waiter = None
+        if self.reader is None:
+            self._mark_reader()
         item = self._items.popleft()
         if self._shut and len(self._items) <= self._limit // 2:
             self._reopen()
@@ -148,6 +208,10 @@ class Inbox(Generic[T]):
             self._items.clear()
         self._reopen()
         self._wake()
+
+    def _mark_reader(self) -> None:
+        task = asyncio.current_task()
+        self.reader = None if task is None else ref(task)
 
     def _reopen(self) -> None:
         if self._shut:

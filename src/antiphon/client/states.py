@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Literal
 
 import msgspec
 
 from antiphon.errors import AntiphonError
 from antiphon.protocol.frames import Event
 
-__all__ = ["ConnectingIn", "ConnectionState", "Observation", "StateChange", "Subscribed"]
+__all__ = [
+    "ConnectingIn",
+    "ConnectionState",
+    "Frame",
+    "Observation",
+    "Reconnected",
+    "StateChange",
+    "Stats",
+    "Subscribed",
+]
 
 
 class ConnectionState(StrEnum):
@@ -67,5 +77,61 @@ class Subscribed(msgspec.Struct, frozen=True):
     channel: str
 
 
-Observation = StateChange | ConnectingIn | Subscribed | Event | AntiphonError
+class Reconnected(msgspec.Struct, frozen=True):
+    """A new connection stands, and every channel has its answer: events arrive again.
+
+    What the server sent in between is lost, unless it keeps it; this is the moment to fetch it.
+
+    Attributes:
+        away: Seconds between the loss of the old connection and the new one.
+        channels: The channels that are subscribed again.
+        failed: The channels that were refused.
+    """
+
+    away: float
+    channels: tuple[str, ...]
+    failed: tuple[str, ...]
+
+
+Observation = StateChange | ConnectingIn | Subscribed | Reconnected | Event | AntiphonError
 """All that `Client.observe` reports, in the order in which it happened."""
+
+
+class Frame(msgspec.Struct, frozen=True):
+    """A text message as it went over the wire.
+
+    Attributes:
+        direction: `in` from the server, `out` to it.
+        text: The message; of what is sent with a signature, only the event's name.
+    """
+
+    direction: Literal["in", "out"]
+    text: str
+
+
+class Stats(msgspec.Struct, frozen=True):
+    """What a client has done since it was made.
+
+    Attributes:
+        frames_received: Text messages.
+        bytes_received: Bytes of their payloads.
+        frames_sent: Text messages.
+        bytes_sent: Bytes of their payloads.
+        connections: Connections on which the handshake was done.
+        reconnects: Those of them that followed another one.
+        lag: Events that wait now for asynchronous handlers and streams.
+        dropped: Events lost to the policies `drop_oldest` and `error`.
+        paused: Seconds the socket was not read because a handler was slow.
+        round_trip: Seconds between the last ping and its answer; None before there was one.
+    """
+
+    frames_received: int
+    bytes_received: int
+    frames_sent: int
+    bytes_sent: int
+    connections: int
+    reconnects: int
+    lag: int
+    dropped: int
+    paused: float
+    round_trip: float | None

@@ -7,18 +7,29 @@ again, private and presence channels with a signature made for that connection's
 from __future__ import annotations
 
 import asyncio
+import base64
 import logging
-from collections.abc import Callable, Coroutine
-from typing import Any, Final, Protocol
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from time import monotonic
+from typing import Any, Final, TypeVar
+
+import msgspec
 
 from antiphon.errors import (
     AntiphonError,
     ClientClosed,
     ConnectionFailed,
+    DecryptionFailed,
+    MalformedAuthResponse,
     SubscriptionFailed,
 )
+from antiphon.protocol.backoff import Backoff
 from antiphon.protocol.channels import check_channel_name, needs_authorization
 from antiphon.protocol.client import Received
+from antiphon.protocol.closing import Action
+from antiphon.protocol.encryption import KEY_SIZE, decrypt
 from antiphon.protocol.events import (
     CacheMissed,
     MemberAdded,
@@ -29,50 +40,143 @@ from antiphon.protocol.events import (
 from antiphon.protocol.frames import Event
 from antiphon.protocol.presence import Member, parse_channel_data
 
-from .authorizer import Authorizer
-from .bindings import Host
-from .channel import Channel, ChannelState, PresenceChannel, make_channel
+from .authorization import Authorization, Authorizer
+from .channel import (
+    Channel,
+    ChannelState,
+    EncryptedChannel,
+    PresenceChannel,
+    make_channel,
+    signature,
+)
 from .connection import Connection
-from .flow import Valve
-from .states import Observation, Subscribed
+from .flow import Inbox
+from .host import Host
+from .roll import Roll
+from .states import Subscribed
 
 __all__ = ["Subscriptions"]
 
+T = TypeVar("T")
+
 log = logging.getLogger("antiphon.channel")
 
-AUTHORIZATIONS_AT_ONCE: Final = 16
+ORDER_PATIENCE: Final = 0.25
+"""Seconds that a signature waits for those of channels subscribed earlier."""
 
-
-class SubscriptionsHost(Host, Protocol):
-    """What subscriptions need of their client."""
-
-    def receive(self, event: Event) -> None:
-        """Deliver an event, as if it had come from the server."""
-
-    def tell(self, observation: Observation) -> None:
-        """Tell whoever observes the client."""
+KEY_AGE: Final = 1.0
+"""Seconds for which a fresh key of an encrypted channel is believed to be the right one."""
 
 
 class Subscriptions:
     """The channels a client holds.
 
     Args:
-        host: The client.
+        host: What the client's parts share.
         authorizer: Signs private and presence channels; None if there is none.
+        history: Gets every event.
+        backoff: Makes the delays between attempts for one channel.
+        roll: Is told who is subscribed again.
     """
 
-    def __init__(self, host: SubscriptionsHost, authorizer: Authorizer | None) -> None:
+    def __init__(
+        self,
+        host: Host,
+        authorizer: Authorizer | None,
+        history: deque[Event],
+        backoff: Callable[[], Backoff],
+        roll: Roll,
+    ) -> None:
         self.channels: dict[str, Channel] = {}
-        self.valve: Valve = host.valve
-        # Why no connection will come; None while one is there or may come.
-        self.ended: ConnectionFailed | None = None
-        self._host = host
+        # Hot path: what takes the events of a channel, by the channel's name.
+        self._routes: dict[str, Callable[[Event], object]] = {}
+        self.host = host
+        # Takes events of channels that are not held.
+        self.otherwise: Callable[[Event], None] | None = None
         self._authorizer = authorizer
-        self._authorizing = asyncio.Semaphore(AUTHORIZATIONS_AT_ONCE)
+        self._history = history
+        self._make_backoff = backoff
+        self._roll = roll
         # The connection on which channels are subscribed; None while there is none.
         self._connection: Connection | None = None
-        # Ends the requests for signatures that are good for this connection only.
+        # Ends what is under way for a channel on this connection: a question, or a wait.
         self._ends: dict[str, Callable[[], None]] = {}
+        self._backoffs: dict[str, Backoff] = {}
+        # Who is being signed, in the order of subscribing; with the signature once it is there.
+        self._line: dict[str, Authorization | None] = {}
+        self._overtaking: asyncio.TimerHandle | None = None
+
+    # Events
+
+    def receive(self, event: Event) -> None:
+        """Take an event of a channel: the hot path."""
+        deliver = self._routes.get(event.channel)  # type: ignore[arg-type]  # None is in no dict
+        if deliver is not None:
+            if deliver(event):
+                return  # it is encrypted, and comes again when it is not
+        elif self.otherwise is not None:
+            self.otherwise(event)
+        self._history.append(event)
+        if self.host.observers:
+            self.host.tell(event)
+
+    def _receive_sealed(self, channel: EncryptedChannel, event: Event) -> bool:
+        """Take an event of an encrypted channel; True, for it is not yet delivered."""
+        if channel.sealed is not None:
+            channel.sealed.put(event)  # it must not overtake those that wait for a fresh key
+        elif not self._unseal(channel, event):
+            now = monotonic()
+            fresh = channel.refreshed_at is not None and now - channel.refreshed_at < KEY_AGE
+            if fresh or self._connection is None:
+                self._not_decrypted(event)
+            else:
+                channel.sealed = Inbox(self.host.valve)
+                channel.sealed.put(event)
+                work = self._refresh_key(channel, channel.sealed, self._connection)
+                self._ends[channel.name] = self.host.spawn(work, f"antiphon key {channel.name}")
+        return True
+
+    def _unseal(self, channel: EncryptedChannel, event: Event) -> bool:
+        """Decrypt an event and deliver it; False if the channel's key does not open it."""
+        text = None if channel.key is None else decrypt(channel.key, event.raw)
+        if text is None:
+            return False
+        self._deliver(channel, msgspec.structs.replace(event, raw=text))
+        return True
+
+    def _deliver(self, channel: Channel | None, event: Event) -> None:
+        if channel is not None:
+            channel.deliver(event)
+        self._history.append(event)
+        self.host.tell(event)
+
+    async def _refresh_key(
+        self, channel: EncryptedChannel, sealed: Inbox[Event], connection: Connection
+    ) -> None:
+        """Ask for the channel's key anew, and go on with the events that have waited."""
+        try:
+            key = _key(await self._sign(channel, connection), channel.name)
+        except AntiphonError as exc:
+            self.host.report(exc)
+        else:
+            log.info("the key of %s was asked for anew", channel.name)
+            channel.key = key
+        channel.refreshed_at = monotonic()
+        channel.sealed = None
+        for event in sealed.drain():
+            if not self._unseal(channel, event):
+                self._not_decrypted(event)
+        sealed.close()
+
+    def _not_decrypted(self, event: Event) -> None:
+        self.host.report(
+            DecryptionFailed(
+                f"{event.name} on {event.channel} could not be decrypted: it was not encrypted"
+                " with the key that the auth endpoint gives. Do both use one master key?",
+                event=event.name,
+                channel=event.channel,
+            )
+        )
 
     # The life of a connection
 
@@ -88,12 +192,14 @@ class Subscriptions:
         ends, self._ends = self._ends, {}
         for end in ends.values():
             end()
+        self._line.clear()
+        self._backoffs.clear()
+        self._stop_overtaking()
         for channel in list(self.channels.values()):
             channel.lost()
 
     def end(self, error: ConnectionFailed) -> None:
         """No connection will come: let go who waits to be subscribed."""
-        self.ended = error
         for channel in list(self.channels.values()):
             if isinstance(error, ClientClosed):
                 channel.give_up(error)
@@ -105,6 +211,8 @@ class Subscriptions:
         for channel in list(self.channels.values()):
             channel.left()
         self.channels.clear()
+        self._routes.clear()
+        self.otherwise = None
 
     # What the program asks for
 
@@ -128,6 +236,9 @@ class Subscriptions:
                 channel=name,
             )
         channel = self.channels[name] = make_channel(name, self)
+        self._routes[name] = channel.deliver
+        if isinstance(channel, EncryptedChannel):
+            self._routes[name] = partial(self._receive_sealed, channel)
         if self._connection is not None:
             self._subscribe(channel, self._connection)
         return channel
@@ -137,31 +248,28 @@ class Subscriptions:
         channel.holds -= 1
         if channel.holds > 0 or self.channels.get(channel.name) is not channel:
             return
-        del self.channels[channel.name]
-        end = self._ends.pop(channel.name, None)
-        if end is not None:
-            end()
+        del self.channels[channel.name], self._routes[channel.name]
+        self._forget(channel.name)
         asked = channel.state is not ChannelState.FAILED
         channel.left()
         if asked and self._connection is not None:
             self._connection.unsubscribe(channel.name)
+        self._roll.gone(channel.name)
+
+    def _forget(self, name: str) -> None:
+        """End what is under way for a channel."""
+        end = self._ends.pop(name, None)
+        if end is not None:
+            end()
+        self._backoffs.pop(name, None)
+        if name in self._line:
+            del self._line[name]
+            self._advance()
 
     def trigger(self, channel: Channel, event: str, data: Any) -> None:
         """Send a client event on the present connection."""
         if self._connection is not None:
             self._connection.trigger(channel.name, event, data)
-
-    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> Callable[[], None]:
-        """Run a task that ends with the client."""
-        return self._host.spawn(work, name)
-
-    def runs_here(self) -> bool:
-        """Whether the present task is one of the client's."""
-        return self._host.runs_here()
-
-    def report(self, error: AntiphonError) -> None:
-        """Tell whoever observes errors."""
-        self._host.report(error)
 
     # Subscribing
 
@@ -170,44 +278,106 @@ class Subscriptions:
         if not needs_authorization(channel.name):
             connection.subscribe(channel.name, None, None)
             return
+        end = self._ends.pop(channel.name, None)
+        if end is not None:
+            end()
+        self._line[channel.name] = None
         work = self._authorize(channel, connection)
-        self._ends[channel.name] = self.spawn(work, f"antiphon authorize {channel.name}")
+        self._ends[channel.name] = self.host.spawn(work, f"antiphon authorize {channel.name}")
 
     async def _authorize(self, channel: Channel, connection: Connection) -> None:
-        """Get a signature for this connection, and subscribe with it."""
-        socket_id = connection.protocol.socket_id
-        assert self._authorizer is not None
-        assert socket_id is not None
+        """Get a signature for this connection, and let the channel take its turn."""
         try:
-            async with self._authorizing:
-                # A signature is good for one socket, and the program may have left meanwhile.
-                if not self._is_current(channel, connection):
-                    return
-                answer = await self._authorizer.authorize(channel.name, socket_id)
-        except SubscriptionFailed as exc:
-            error = exc
-        except (Exception, asyncio.CancelledError) as exc:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise
-            # A foreign exception's text may hold an address with a token: its name must do.
-            error = SubscriptionFailed(
-                f"The authorizer failed for {channel.name} with {type(exc).__name__}.",
-                channel=channel.name,
-            )
-            error.__cause__ = exc
-        else:
+            answer = await self._sign(channel, connection)
+            if isinstance(channel, EncryptedChannel):
+                channel.key = _key(answer, channel.name)
+        except AntiphonError as exc:
             if self._is_current(channel, connection):
-                if isinstance(channel, PresenceChannel):
-                    me = parse_channel_data(answer.channel_data or "")
-                    channel.members.my_id = None if me is None else me.id
-                connection.subscribe(channel.name, answer.auth, answer.channel_data)
+                self._line.pop(channel.name, None)
+                self._refused(_of(channel, exc))
+                self._advance()
             return
-        if self._is_current(channel, connection):
-            self._refused(error)
+        if not self._is_current(channel, connection):
+            return
+        if channel.name in self._line:
+            self._line[channel.name] = answer
+            self._advance()
+        else:
+            self._send(channel.name, answer)  # it was overtaken
+
+    async def _sign(self, channel: Channel, connection: Connection) -> Authorization:
+        """A signature for this channel on this connection.
+
+        Raises:
+            AntiphonError: There is none.
+        """
+        assert self._authorizer is not None
+        socket_id = connection.protocol.socket_id
+        assert socket_id is not None
+        name = channel.name
+        return await signature(self._authorizer.authorize(name, socket_id), name, name)
+
+    def _advance(self) -> None:
+        """Subscribe, in order, those who are signed; who takes too long is overtaken."""
+        while self._line:
+            name, answer = next(iter(self._line.items()))
+            if answer is None:
+                break
+            self._send(name, answer)
+        if all(answer is None for answer in self._line.values()):
+            self._stop_overtaking()
+        elif self._overtaking is None:
+            loop = asyncio.get_running_loop()
+            self._overtaking = loop.call_later(ORDER_PATIENCE, self._overtake)
+
+    def _overtake(self) -> None:
+        """Subscribe all who are signed; those before them are waited for no longer."""
+        self._overtaking = None
+        late: list[str] = []
+        for name, answer in list(self._line.items()):
+            if answer is None:
+                late.append(name)
+            else:
+                for before in late:
+                    del self._line[before]
+                late.clear()
+                self._send(name, answer)
+
+    def _stop_overtaking(self) -> None:
+        if self._overtaking is not None:
+            self._overtaking.cancel()
+            self._overtaking = None
+
+    def _send(self, name: str, answer: Authorization) -> None:
+        """Subscribe a channel that is signed."""
+        self._line.pop(name, None)
+        self._ends.pop(name, None)
+        channel, connection = self.channels.get(name), self._connection
+        if channel is None or connection is None:
+            return
+        if isinstance(channel, PresenceChannel):
+            me = parse_channel_data(answer.channel_data or "")
+            channel.members.my_id = None if me is None else me.id
+        connection.subscribe(name, answer.auth, answer.channel_data)
 
     def _is_current(self, channel: Channel, connection: Connection) -> bool:
         return self.channels.get(channel.name) is channel and self._connection is connection
+
+    def _try_again(self, channel: Channel, connection: Connection) -> None:
+        """Ask once more, after a while, for a channel that was refused for the moment only."""
+        backoff = self._backoffs.get(channel.name)
+        if backoff is None:
+            backoff = self._backoffs[channel.name] = self._make_backoff()
+        delay = backoff.next_delay(Action.BACK_OFF)
+        if delay is None:
+            return
+        log.info("%s is asked for again in %.1f s", channel.name, delay)
+
+        def again() -> None:
+            if self._is_current(channel, connection) and channel.state is ChannelState.FAILED:
+                self._subscribe(channel, connection)
+
+        self._ends[channel.name] = asyncio.get_running_loop().call_later(delay, again).cancel
 
     # What the server says
 
@@ -234,20 +404,32 @@ class Subscriptions:
         channel = self.channels.get(name)
         if channel is None:
             return  # left while the answer was on its way
+        self._backoffs.pop(name, None)
         channel.joined(members)
         log.info("subscribed to %s", name)
-        self._host.tell(Subscribed(name))
+        self.host.tell(Subscribed(name))
         data = {"count": len(members), "ids": list(members)} if members else None
         self._surface("pusher:subscription_succeeded", name, data)
+        self._roll.joined(name)
 
     def _refused(self, error: SubscriptionFailed) -> None:
         channel = self.channels.get(error.channel)
         if channel is None:
             return
         channel.move(ChannelState.FAILED, error)
-        self.report(error)
+        self.host.report(error)
         data = {"type": type(error).__name__, "error": str(error), "status": error.code}
         self._surface("pusher:subscription_error", error.channel, data)
+        self._roll.failed(error.channel)
+        connection = self._connection
+        # A handler may have left the channel by now, or asked for it again.
+        if (
+            error.temporary
+            and connection is not None
+            and self._is_current(channel, connection)
+            and channel.state is ChannelState.FAILED
+        ):
+            self._try_again(channel, connection)
 
     def _member_added(self, name: str, member: Member) -> None:
         channel = self.channels.get(name)
@@ -269,4 +451,32 @@ class Subscriptions:
 
     def _surface(self, name: str, channel: str, data: Any) -> None:
         """Deliver something of the protocol's as the event pusher-js makes of it."""
-        self._host.receive(Event(name=name, channel=channel, raw=data))
+        self._deliver(self.channels.get(channel), Event(name=name, channel=channel, raw=data))
+
+
+def _of(channel: Channel, error: AntiphonError) -> SubscriptionFailed:
+    """An error of the authorizer's, as one of this channel."""
+    if isinstance(error, SubscriptionFailed):
+        return error
+    failed = SubscriptionFailed(str(error), channel=channel.name, code=error.code)
+    failed.__cause__ = error
+    return failed
+
+
+def _key(answer: Authorization, channel: str) -> bytes:
+    """The key of an encrypted channel, as the authorizer gave it.
+
+    Raises:
+        MalformedAuthResponse: There is none, or it is none.
+    """
+    try:
+        key = base64.b64decode(answer.shared_secret or "", validate=True)
+    except ValueError:
+        key = b""
+    if len(key) != KEY_SIZE:
+        raise MalformedAuthResponse(
+            f"No usable shared_secret came with the signature of {channel}: an encrypted channel"
+            f" needs one, base64 of {KEY_SIZE} bytes. Does the backend have the master key?",
+            channel=channel,
+        )
+    return key

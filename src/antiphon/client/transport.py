@@ -11,7 +11,8 @@ import logging
 import re
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from time import monotonic
 from typing import Final, Protocol, cast
 from urllib.parse import urlsplit
 
@@ -29,8 +30,16 @@ from picows import (
 )
 
 from antiphon.errors import Unreachable
+from antiphon.protocol.client import Received
+from antiphon.protocol.frames import Event
 
-__all__ = ["Link", "Receiver", "dial"]
+__all__ = ["Link", "Receive", "Receiver", "Traffic", "dial"]
+
+Receive = Callable[[bytes, float], Received | None]
+"""Takes a text message, and the monotonic time of the read in which it came."""
+
+_MAX_CONTROL_SIZE: Final = 125
+"""Bytes (RFC 6455, section 5.5); picows ends a connection that exceeds it."""
 
 MAX_MESSAGE_SIZE: Final = 10 * 1024 * 1024
 CLOSE_TIMEOUT: Final = 1.0
@@ -44,11 +53,16 @@ _log.setLevel(logging.WARNING)
 class Receiver(Protocol):
     """What a connection's owner does with what arrives."""
 
-    def received(self, payload: memoryview | bytes) -> None:
-        """A text message has arrived; a view is valid during the call only."""
+    @property
+    def receive(self) -> Receive:
+        """What a text message means."""
 
-    def received_binary(self) -> None:
-        """A binary message has arrived."""
+    @property
+    def deliver(self) -> Callable[[Event], None]:
+        """Gets each event of a channel."""
+
+    def handle(self, received: Received | None) -> None:
+        """Gets everything else that a message means."""
 
     def alive(self) -> None:
         """A WebSocket ping or pong has arrived."""
@@ -57,22 +71,52 @@ class Receiver(Protocol):
         """The connection is gone, with the peer's close code if it gave one."""
 
 
+class Traffic:
+    """Counts text messages, and the bytes of their payloads."""
+
+    __slots__ = ("bytes_received", "bytes_sent", "frames_received", "frames_sent")
+
+    def __init__(self) -> None:
+        self.frames_received = self.bytes_received = 0
+        self.frames_sent = self.bytes_sent = 0
+
+
 class Link(WSListener):
     """One WebSocket connection."""
 
-    def __init__(self, receiver: Receiver) -> None:
+    # Measured: attributes in a dictionary cost more here, because picows's base has none.
+    __slots__ = (
+        "_deliver",
+        "_farewell",
+        "_fragments",
+        "_handle",
+        "_hangup",
+        "_now",
+        "_receiver",
+        "_traffic",
+        "_transport",
+        "receive",
+    )
+
+    def __init__(self, receiver: Receiver, traffic: Traffic) -> None:
         self._receiver = receiver
+        self._traffic = traffic
+        self.receive = receiver.receive
+        self._deliver = receiver.deliver
+        self._handle = receiver.handle
+        self._now = monotonic()
         self._transport: WSTransport | None = None
         self._hangup: asyncio.TimerHandle | None = None
         self._farewell: asyncio.Task[None] | None = None
         self._fragments: bytearray | None = None
-        self._is_text = True
 
     # Going out
 
     def send(self, message: bytes) -> None:
         """Send one text message; on a closed connection it is dropped."""
         if self._transport is not None:
+            self._traffic.frames_sent += 1
+            self._traffic.bytes_sent += len(message)
             self._transport.send(WSMsgType.TEXT, message)
 
     def read(self, on: bool) -> None:
@@ -110,15 +154,30 @@ class Link(WSListener):
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         """A frame has arrived."""
+        # Measured: picows makes an enum member of `msg_type` at each look, which costs as much as
+        # all the rest here; a frame of more than 125 bytes is no control frame. One look at the
+        # clock for each read, not for each frame in it. Bytes are decoded faster than a view is
+        # made.
+        if frame.last_in_buffer:
+            self._now = monotonic()
+        size = frame.payload_size
+        if _MAX_CONTROL_SIZE < size <= MAX_MESSAGE_SIZE and frame.fin and self._fragments is None:
+            traffic = self._traffic
+            traffic.frames_received += 1
+            traffic.bytes_received += size
+            received = self.receive(frame.get_payload_as_bytes(), self._now)
+            if type(received) is Event:
+                self._deliver(received)
+            else:
+                self._handle(received)
+            return
         kind = frame.msg_type
-        if kind == WSMsgType.TEXT and frame.fin:
-            self._receiver.received(frame.get_payload_as_memoryview())
-        elif kind == WSMsgType.PING:
+        if kind is WSMsgType.PING:
             transport.send_pong(frame.get_payload_as_bytes())
             self._receiver.alive()
-        elif kind == WSMsgType.PONG:
+        elif kind is WSMsgType.PONG:
             self._receiver.alive()
-        elif kind == WSMsgType.CLOSE:
+        elif kind is WSMsgType.CLOSE:
             if not transport.is_close_frame_sent:
                 transport.send_close(WSCloseCode.OK)
             transport.disconnect()
@@ -145,9 +204,9 @@ class Link(WSListener):
         """The peer has caught up."""
 
     def _fragment(self, kind: WSMsgType, frame: WSFrame) -> None:
-        """Take a part of a message, or a message that is not text."""
-        if kind != WSMsgType.CONTINUATION:
-            self._fragments, self._is_text = bytearray(), kind == WSMsgType.TEXT
+        """Take a short message, or a part of one."""
+        if kind is not WSMsgType.CONTINUATION:
+            self._fragments = bytearray()
         if self._fragments is None:
             self.close(1002, "A continuation without a beginning")
             return
@@ -156,10 +215,13 @@ class Link(WSListener):
             self.close(1009, "The message is too large")
         elif frame.fin:
             payload, self._fragments = bytes(self._fragments), None
-            if self._is_text:
-                self._receiver.received(payload)
+            self._traffic.frames_received += 1
+            self._traffic.bytes_received += len(payload)
+            received = self.receive(payload, self._now)
+            if type(received) is Event:
+                self._deliver(received)
             else:
-                self._receiver.received_binary()
+                self._handle(received)
 
 
 async def _hear_out(transport: WSTransport) -> None:
@@ -173,8 +235,11 @@ async def dial(
     receiver: Receiver,
     *,
     timeout: float,
+    traffic: Traffic | None = None,
     ssl_context: ssl.SSLContext | None = None,
     headers: Mapping[str, str] | None = None,
+    proxy: str | None = None,
+    source_address: str | None = None,
 ) -> Link:
     """Open a WebSocket connection.
 
@@ -182,8 +247,12 @@ async def dial(
         url: A `ws://` or `wss://` address.
         receiver: What gets the messages.
         timeout: Seconds it may take.
+        traffic: Counts what goes over it.
         ssl_context: Stands in for the usual one.
         headers: Further headers of the upgrade request.
+        proxy: Address of a proxy to go through: `http://`, `https://`, `socks4://` or
+            `socks5://`, with `user:password@` if it wants them.
+        source_address: Address of this machine to dial from.
 
     Raises:
         Unreachable: It did not come about; the text says why and what to try.
@@ -193,13 +262,14 @@ async def dial(
     sockets: list[socket.socket] = []
 
     async def connect(parsed: WSParsedURL) -> socket.socket:
-        sockets.append(await _connect(parsed.host, parsed.port))
+        # With a proxy these are the proxy's.
+        sockets.append(await _connect(parsed.host, parsed.port, source_address))
         return sockets[0]
 
     try:
         async with asyncio.timeout(timeout):
             _, listener = await ws_connect(
-                lambda: Link(receiver),
+                lambda: Link(receiver, traffic or Traffic()),
                 url,
                 ssl_context=ssl_context,
                 disconnect_on_exception=False,
@@ -209,6 +279,7 @@ async def dial(
                 max_frame_size=MAX_MESSAGE_SIZE,
                 extra_headers=dict(headers or {}),
                 max_redirects=0,
+                proxy=proxy,
                 socket_factory=connect,
             )
     except BaseException as exc:
@@ -216,24 +287,32 @@ async def dial(
         for opened in sockets:
             with contextlib.suppress(OSError):
                 opened.shutdown(socket.SHUT_RDWR)
-        if isinstance(exc, WSError | OSError | ValueError | AssertionError):
-            raise Unreachable(_explain(url, exc, timeout), code=_status(exc)) from exc
-        raise
+        if not isinstance(exc, Exception):
+            raise
+        raise Unreachable(_explain(url, proxy, exc, timeout), code=_status(exc)) from exc
     link = cast("Link | None", listener)
     if link is None:  # picows's word for a peer that hangs up during the upgrade
-        parts = urlsplit(url)
         raise Unreachable(
-            f"{parts.hostname}:{parts.port} hung up instead of answering:"
+            f"{_place(url)} hung up instead of answering:"
             " is it a Pusher server, and is the scheme right?"
         )
     return link
 
 
-async def _connect(host: str, port: int) -> socket.socket:
+async def _connect(host: str, port: int, source_address: str | None) -> socket.socket:
     """A connected socket: every address of the host, the families in turn (RFC 8305)."""
     loop = asyncio.get_running_loop()
     addresses = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return await start_connection(addresses, happy_eyeballs_delay=HAPPY_EYEBALLS_DELAY)
+    local = None
+    if source_address is not None:
+        local = await loop.getaddrinfo(source_address, 0, type=socket.SOCK_STREAM)
+        families = {family for family, *_ in local}
+        addresses = [address for address in addresses if address[0] in families]
+        if not addresses:
+            raise OSError(f"{host} has no address of the kind of {source_address}")
+    return await start_connection(
+        addresses, local_addr_infos=local, happy_eyeballs_delay=HAPPY_EYEBALLS_DELAY
+    )
 
 
 def _status(exc: Exception) -> int | None:
@@ -245,27 +324,41 @@ def _status(exc: Exception) -> int | None:
     return None if odd is None else int(odd[1])
 
 
-def _explain(url: str, exc: Exception, timeout: float) -> str:
+def _explain(url: str, proxy: str | None, exc: Exception, timeout: float) -> str:
     """Why a dial failed, in one line: what, where, and what to try."""
-    parts = urlsplit(url)
-    where = f"{parts.hostname}:{parts.port}"
+    there = _place(url)
+    # The first hop is the proxy's; what it says of the second it says in its own words.
+    hop = there if proxy is None else f"the proxy {_place(proxy)}"
     status = _status(exc)
-    if status is not None:
-        return f"{where} answered {status} instead of a WebSocket: {_hint(status)}"
+    if status is not None and type(exc).__name__ != "ProxyError":
+        return f"{there} answered {status} instead of a WebSocket: {_hint(status)}"
     match exc:
         case TimeoutError():
-            return f"{where} did not answer in {timeout:g} seconds: is a firewall in between?"
+            return f"{hop} did not answer in {timeout:g} seconds: is a firewall in between?"
         case ssl.SSLCertVerificationError():
-            return f"The certificate of {where} is not trusted: {exc.verify_message}."
+            return f"The certificate of {there} is not trusted: {exc.verify_message}."
         case ssl.SSLError():
-            return f"{where} does not speak TLS ({exc.reason}): is the scheme http there?"
+            return f"{there} does not speak TLS ({exc.reason}): is the scheme http there?"
         case socket.gaierror():
-            return f"The name {parts.hostname} cannot be found: check the host, or the network."
+            name = urlsplit(proxy or url).hostname
+            return f"The name {name} cannot be found: check the host, or the network."
         case ConnectionRefusedError():
-            return f"Nothing listens on {where}: is the server running there?"
-        case WSError():
-            return f"{where} is no WebSocket server: {str(exc)[:120]}."
-    return f"{where} cannot be reached: {exc.__class__.__name__}: {str(exc)[:120]}."
+            return f"Nothing listens on {hop}: is the server running there?"
+        case WSError() if proxy is None:
+            return f"{there} is no WebSocket server: {str(exc)[:120]}."
+    if proxy is not None:
+        reason = str(exc).replace(proxy, hop)[:120]
+        return f"{there} cannot be reached through {hop}: {type(exc).__name__}: {reason}."
+    return f"{there} cannot be reached: {type(exc).__name__}: {str(exc)[:120]}."
+
+
+def _place(url: str) -> str:
+    """Host and port of an address, without user and password."""
+    try:
+        parts = urlsplit(url)
+        return f"{parts.hostname}:{parts.port}" if parts.port else str(parts.hostname)
+    except ValueError:
+        return "that address"
 
 
 def _hint(status: int) -> str:

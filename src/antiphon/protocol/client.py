@@ -11,7 +11,13 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Any, Final
 
-from antiphon.errors import AntiphonError, MalformedFrame, ServerReportedError, SubscriptionFailed
+from antiphon.errors import (
+    AntiphonError,
+    MalformedFrame,
+    ServerReportedError,
+    SignInFailed,
+    SubscriptionFailed,
+)
 
 from .channels import needs_authorization
 from .closing import Action, Code, action_for
@@ -27,7 +33,7 @@ from .events import (
     SubscriptionSucceeded,
     WatchlistChanged,
 )
-from .frames import Event, decode_event, encode
+from .frames import NAMELESS, UNUSUAL, Event, decode_event, decode_odd_event, decode_usual_event, encode
 from .presence import parse_member, parse_members
 
 __all__ = ["ClientProtocol", "Received", "State", "adapted_activity_timeout"]
@@ -38,7 +44,6 @@ Received = Event | ProtocolEvent | AntiphonError
 Errors are values here; none of them is raised, and none of them ends the connection: `Closed` does.
 """
 
-MAX_MESSAGE_SIZE: Final = 10 * 1024 * 1024
 _MIN_ACTIVITY_TIMEOUT: Final = 10.0
 _LEAST_TIMEOUT: Final = 1.0
 _SIGN_IN: Final = "pusher:signin"
@@ -52,7 +57,9 @@ class State(Enum):
     CLOSED = "closed"
 
 
-_OPEN: Final = State.OPEN  # hot path: no look-up in the enum
+# Hot path: no look-up in the enum, no call in between.
+_OPEN: Final = State.OPEN
+_decode_usual_event: Final = decode_usual_event
 
 
 class ClientProtocol:
@@ -64,7 +71,6 @@ class ClientProtocol:
             it is smaller (Pusher protocol 7, *ping and pong*; 120 is the recommended value).
         pong_timeout: Seconds to wait for any answer to that ping.
         handshake_timeout: Seconds to wait for `pusher:connection_established`.
-        max_message_size: Bytes a frame may have; a larger one is reported and dropped.
     """
 
     def __init__(
@@ -74,16 +80,15 @@ class ClientProtocol:
         activity_timeout: float = 120.0,
         pong_timeout: float = 30.0,
         handshake_timeout: float = 10.0,
-        max_message_size: int = MAX_MESSAGE_SIZE,
     ) -> None:
         self.state = State.HANDSHAKE
         self.socket_id: str | None = None
         self.activity_timeout = activity_timeout
         self._pong_timeout = pong_timeout
         self._handshake_deadline = now + handshake_timeout
-        self._max_message_size = max_message_size
         self._last_heard = now
         self._pinged_at: float | None = None
+        self.round_trip: float | None = None
         self._outgoing: list[bytes] = []
         # Subscribes (and a sign-in) without an answer yet, oldest first: answers come in order.
         self._pending: dict[str, None] = {}
@@ -94,41 +99,34 @@ class ClientProtocol:
     # Coming in
 
     def receive_message(self, payload: str | bytes | memoryview, now: float) -> Received | None:
-        """Take one text message from the server.
+        """Take one message from the server.
+
+        The protocol has only text; what comes as binary is taken as if it were, as Reverb does.
 
         Returns:
             What it means, or None for what the machine deals with itself, such as a ping.
         """
         self._last_heard = now
-        if self.state is not _OPEN or len(payload) > self._max_message_size:
-            return self._receive_early_or_large(payload)
+        if self.state is not _OPEN:
+            return self._receive_early(payload)
         try:
-            event = decode_event(payload)
-        except MalformedFrame as exc:
-            return exc
+            event = _decode_usual_event(payload)
+        except UNUSUAL:
+            try:
+                event = decode_odd_event(payload)
+            except MalformedFrame as exc:
+                return exc
         self._last_error = None
         handler = _HANDLERS.get(event.name)
         return event if handler is None else handler(self, event)
 
-    def _receive_early_or_large(self, payload: str | bytes | memoryview) -> Received | None:
+    def _receive_early(self, payload: str | bytes | memoryview) -> Received | None:
         if self.state is State.CLOSED:
             return None
-        if len(payload) > self._max_message_size:
-            return MalformedFrame(
-                f"A frame of {len(payload)} bytes was dropped;"
-                f" {self._max_message_size} are allowed."
-            )
         try:
             return self._handshake(decode_event(payload))
         except MalformedFrame as exc:
             return self._close(Action.BACK_OFF, None, f"This is no Pusher server: {exc}")
-
-    def receive_binary(self, now: float) -> Received | None:
-        """Take note of a binary message; the protocol has none."""
-        self._last_heard = now
-        if self.state is State.CLOSED:
-            return None
-        return MalformedFrame("A binary frame was dropped; the Pusher protocol has only text.")
 
     def receive_activity(self, now: float) -> None:
         """Take note of a WebSocket ping or pong: the peer lives."""
@@ -250,17 +248,25 @@ class ClientProtocol:
 
     # Frames of the protocol, on an open connection
 
+    def _on_nothing(self, event: Event) -> Received:
+        return MalformedFrame(NAMELESS)
+
     def _on_ping(self, event: Event) -> None:
         self._outgoing.append(encode("pusher:pong", {}))
 
     def _on_pong(self, event: Event) -> None:
-        pass  # any message proves that the peer lives
+        # Any message proves that the peer lives; this one also says how far away it is.
+        if self._pinged_at is not None:
+            self.round_trip = self._last_heard - self._pinged_at
 
     def _on_error(self, event: Event) -> Received:
         code, message = _error(event)
-        channel = self._meant_by(code, message)
-        if channel is not None:
-            return self._refused(channel, message, code)
+        meant = self._meant_by(code, message)
+        if meant == _SIGN_IN:
+            del self._pending[_SIGN_IN]
+            return SignInFailed(f"The server refused the sign-in: {message.rstrip('.')}.", code=code)
+        if meant is not None:
+            return self._refused(meant, message, code)
         if code is not None and 4000 <= code < 4100 and code != Code.UNAUTHORIZED:
             return self._close(action_for(code), code, message)
         if code is not None and 4100 <= code < 4300:
@@ -268,7 +274,7 @@ class ClientProtocol:
         return ServerReportedError(f"The server reports: {message}", code=code)
 
     def _meant_by(self, code: int | None, message: str) -> str | None:
-        """The subscribe that an error without a channel answers, as Reverb's do, or None.
+        """What an error without a channel answers, as Reverb's do: a subscribe, a sign-in, or None.
 
         Reverb answers in order, so it is the oldest without an answer that can be meant: with
         4009 "Connection is unauthorized" one that is signed, with 4200 "Invalid message format"
@@ -279,12 +285,9 @@ class ClientProtocol:
         if code == Code.UNAUTHORIZED and "unauthorized" in words:
             return next((name for name in self._pending if needs_authorization(name)), None)
         if code == Code.RECONNECT and "invalid message" in words:
+            # Reverb knows no sign-in.
             odd = (n for n in self._pending if n == _SIGN_IN or n.startswith("presence-"))
-            name = next(odd, None)
-            if name == _SIGN_IN:  # Reverb knows no sign-in
-                del self._pending[name]
-                return None
-            return name
+            return next(odd, None)
         return None
 
     def _on_subscription_succeeded(self, event: Event) -> Received:
@@ -300,7 +303,7 @@ class ClientProtocol:
         data = event.data
         fields = data if isinstance(data, dict) else {}
         status = fields.get("status", fields.get("code"))
-        message = str(fields.get("error") or fields.get("message") or "no reason given")
+        message = _words(fields.get("error") or fields.get("message"), "no reason given")
         return self._refused(event.channel, message, status if isinstance(status, int) else None)
 
     def _refused(self, channel: str, message: str, code: int | None) -> SubscriptionFailed:
@@ -371,6 +374,7 @@ class ClientProtocol:
 
 
 _HANDLERS: Final[dict[str, Callable[[ClientProtocol, Event], Received | None]]] = {
+    "": ClientProtocol._on_nothing,
     "pusher:ping": ClientProtocol._on_ping,
     "pusher:pong": ClientProtocol._on_pong,
     "pusher:error": ClientProtocol._on_error,
@@ -402,10 +406,18 @@ def _error(event: Event) -> tuple[int | None, str]:
     """Code and words of a `pusher:error`, whatever its shape."""
     data = event.data
     if not isinstance(data, dict):
-        return None, str(data) if data else "an error without a reason"
+        return None, _words(data)
     code = data.get("code")
     if isinstance(code, str) and len(code) == 4 and code.isascii() and code.isdigit():
         code = int(code)
     # Nothing above fits into a close frame, and a number of a million digits cannot be printed.
     known = isinstance(code, int) and not isinstance(code, bool) and 0 <= code <= 0xFFFF
-    return code if known else None, str(data.get("message") or "an error without a reason")
+    return code if known else None, _words(data.get("message"))
+
+
+def _words(value: Any, default: str = "an error without a reason") -> str:
+    """What a server says, as text, whatever it is."""
+    try:
+        return str(value or default)
+    except (RecursionError, ValueError):  # nested too deep, or a number of a million digits
+        return default

@@ -13,12 +13,16 @@ import msgspec
 from antiphon.errors import MalformedFrame
 
 __all__ = [
+    "NAMELESS",
+    "UNUSUAL",
     "ClientFrame",
     "Event",
     "decode_client_frame",
     "decode_data",
     "decode_data_as",
     "decode_event",
+    "decode_odd_event",
+    "decode_usual_event",
     "encode",
 ]
 
@@ -64,7 +68,14 @@ class _Outgoing(msgspec.Struct, omit_defaults=True, gc=False):
     user_id: str | None = None
 
 
-_decode_event: Final = msgspec.json.Decoder(Event).decode
+UNUSUAL: Final = (msgspec.MsgspecError, UnicodeError, RecursionError)
+"""What `decode_usual_event` raises where `decode_odd_event` may help."""
+
+NAMELESS: Final = "A frame without an event name arrived."
+
+decode_usual_event: Final = msgspec.json.Decoder(Event).decode
+"""Read a frame whose fields have the types they should; the name may still be empty."""
+
 _decode_client_frame: Final = msgspec.json.Decoder(ClientFrame).decode
 _decode_any: Final = msgspec.json.Decoder().decode
 _encode: Final = msgspec.json.Encoder().encode
@@ -77,16 +88,20 @@ def decode_event(payload: str | bytes | memoryview) -> Event:
         MalformedFrame: It is no JSON object with an `event`.
     """
     try:
-        event = _decode_event(payload)
-    except (msgspec.MsgspecError, UnicodeError, RecursionError):
-        event = _decode_odd_event(payload)
+        event = decode_usual_event(payload)
+    except UNUSUAL:
+        event = decode_odd_event(payload)
     if not event.name:
-        raise MalformedFrame("A frame without an event name arrived.")
+        raise MalformedFrame(NAMELESS)
     return event
 
 
-def _decode_odd_event(payload: str | bytes | memoryview) -> Event:
-    """Read a frame whose fields have other types than they should, as far as it makes sense."""
+def decode_odd_event(payload: str | bytes | memoryview) -> Event:
+    """Read a frame whose fields have other types than they should, as far as it makes sense.
+
+    Raises:
+        MalformedFrame: It is no JSON object with an `event` and, if any, a `channel` string.
+    """
     try:
         frame = _decode_any(payload)
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as exc:
