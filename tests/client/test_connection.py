@@ -350,7 +350,7 @@ async def test_a_quiet_connection_is_not_taken_for_dead_before_it_was_pinged() -
 
 
 async def test_a_peer_that_does_not_answer_a_ping_is_taken_for_dead() -> None:
-    async with talking(activity_timeout=0.05, pong_timeout=0.05, handshake_timeout=0.1) as call:
+    async with talking(activity_timeout=0.05, pong_timeout=0.05, handshake_timeout=5) as call:
         end = await call.ended()
         assert (end.action, end.code) == (Action.RECONNECT, 4201)
         assert not end.clean
@@ -358,7 +358,7 @@ async def test_a_peer_that_does_not_answer_a_ping_is_taken_for_dead() -> None:
 
 @pytest.mark.parametrize("sign", ["an event", "a WebSocket ping", "a WebSocket pong", "binary"])
 async def test_any_sign_of_life_is_an_answer_to_a_ping(sign: str) -> None:
-    async with talking(activity_timeout=0.05, pong_timeout=1, handshake_timeout=0.1) as call:
+    async with talking(activity_timeout=0.05, pong_timeout=1, handshake_timeout=5) as call:
         times = []
         for _ in range(3):
             await call.peer.event("pusher:ping")
@@ -384,7 +384,7 @@ async def test_a_socket_that_is_not_read_is_not_taken_for_dead_and_hears_that_th
     None
 ):
     # A server prunes who says nothing: its own pings lie unread behind the events.
-    async with talking(activity_timeout=0.05, pong_timeout=0.3, handshake_timeout=0.1) as call:
+    async with talking(activity_timeout=0.05, pong_timeout=0.3, handshake_timeout=5) as call:
         inbox: Inbox[int] = Inbox(call.valve)
         call.valve.mark(inbox, full=True)
         for number in range(10):  # longer than silence may last

@@ -1,12 +1,18 @@
 """The asyncio client of a Pusher-protocol server."""
 
-from .authorization import Authentication, Authorization, Authorizer, UserAuthenticator
-from .authorizer import AuthorizerByChannel, SecretAuthorizer
+from .auth import (
+    Authentication,
+    Authorization,
+    Authorizer,
+    AuthorizerByChannel,
+    HttpAuthorizer,
+    SecretAuthorizer,
+    UserAuthenticator,
+)
 from .bindings import Binding
 from .channel import Channel, ChannelState, EncryptedChannel, Members, PresenceChannel
 from .client import Client
 from .flow import Policy, Stream
-from .http_authorizer import HttpAuthorizer
 from .outbox import TriggerResult
 from .states import (
     ConnectingIn,

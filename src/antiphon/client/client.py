@@ -33,14 +33,12 @@ from antiphon.protocol.closing import Action, Code
 from antiphon.protocol.events import Closed, Connected
 from antiphon.protocol.frames import Event
 
-from .authorization import Authorizer, UserAuthenticator
+from .auth import Authorizer, HttpAuthorizer, TokenSource, UserAuthenticator
 from .bindings import Bindings
 from .channel import Channel
 from .connection import Connection
-from .credentials import TokenSource
 from .flow import DEFAULT_LIMIT, Inbox, Policy, Stream
 from .host import Host
-from .http_authorizer import HttpAuthorizer
 from .roll import Roll
 from .source import EventSource
 from .states import (

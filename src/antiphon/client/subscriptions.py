@@ -40,7 +40,7 @@ from antiphon.protocol.events import (
 from antiphon.protocol.frames import Event
 from antiphon.protocol.presence import Member, parse_channel_data
 
-from .authorization import Authorization, Authorizer
+from .auth import Authorization, Authorizer
 from .channel import (
     Channel,
     ChannelState,

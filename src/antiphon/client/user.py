@@ -17,7 +17,7 @@ from antiphon.protocol.client import Received
 from antiphon.protocol.events import SignedIn, SubscriptionSucceeded, WatchlistChanged
 from antiphon.protocol.frames import Event
 
-from .authorization import UserAuthenticator
+from .auth import UserAuthenticator
 from .channel import ChannelState, Granted, signature
 from .connection import Connection
 from .host import Host

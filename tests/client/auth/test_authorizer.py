@@ -8,20 +8,20 @@ from typing import Any
 
 import pytest
 
-from antiphon.client.authorization import (
+from antiphon.client.auth import (
     Authentication,
     Authorization,
     Authorizer,
+    AuthorizerByChannel,
+    HttpAuthorizer,
+    SecretAuthorizer,
     UserAuthenticator,
 )
-from antiphon.client.authorizer import AuthorizerByChannel, SecretAuthorizer
-from antiphon.client.http_authorizer import HttpAuthorizer
 from antiphon.errors import AuthorizationFailed, SettingsError
 from antiphon.protocol.encryption import shared_secret
 from antiphon.protocol.signing import verify_channel_auth, verify_user_auth
 from antiphon.settings import Settings
-
-from .linked import Signer
+from tests.client.linked import Signer
 
 MASTER_KEY = bytes(range(32))
 

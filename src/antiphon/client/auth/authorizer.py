@@ -5,11 +5,22 @@ Pusher documentation, *authorizing users* and *authenticating users*.
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from typing import Any, Protocol
 
 import msgspec
 
-__all__ = ["Authentication", "Authorization", "Authorizer", "UserAuthenticator"]
+from antiphon.errors import AuthorizationFailed
+
+__all__ = [
+    "Authentication",
+    "Authorization",
+    "Authorizer",
+    "AuthorizerByChannel",
+    "UserAuthenticator",
+]
 
 
 class Authorization(msgspec.Struct, frozen=True):
@@ -80,3 +91,35 @@ class UserAuthenticator(Protocol):
 
     async def close(self) -> None:
         """Let go of what it holds; the client calls it when it ends."""
+
+
+class AuthorizerByChannel:
+    """Asks another authorizer for each kind of channel.
+
+    Args:
+        authorizers: By pattern of channel names, such as `private-orders-*` or `*`, as `fnmatch`
+            has them, upper and lower case told apart. The first that fits is asked.
+    """
+
+    def __init__(self, authorizers: Mapping[str, Authorizer]) -> None:
+        self._authorizers = dict(authorizers)
+
+    async def authorize(self, channel: str, socket_id: str) -> Authorization:
+        """The signature for a channel, from the authorizer that it is for.
+
+        Raises:
+            AuthorizationFailed: No pattern fits; or what the authorizer raises.
+        """
+        for pattern, authorizer in self._authorizers.items():
+            if fnmatchcase(channel, pattern):
+                return await authorizer.authorize(channel, socket_id)
+        patterns = ", ".join(self._authorizers) or "there are none"
+        raise AuthorizationFailed(
+            f"No authorizer is for {channel}: none of the patterns fits ({patterns}).",
+            channel=channel,
+        )
+
+    async def close(self) -> None:
+        """Close every authorizer, each once."""
+        unique = {id(authorizer): authorizer for authorizer in self._authorizers.values()}
+        await asyncio.gather(*(authorizer.close() for authorizer in unique.values()))

@@ -20,7 +20,7 @@ from antiphon.errors import (
 )
 from antiphon.protocol.channels import Access, access_of
 
-from .authorization import Authentication, Authorization
+from .authorizer import Authentication, Authorization
 
 __all__ = ["MAX_ANSWER", "Question", "Result", "read_batch", "read_one", "shown"]
 

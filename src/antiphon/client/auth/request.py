@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 
 from antiphon.errors import AuthorizationFailed
 
-from .auth_answers import Question, Result, shown
+from .answers import Question, Result, shown
 
 __all__ = ["CHANNELS_IN_A_BATCH", "AuthRequest"]
 

@@ -15,10 +15,10 @@ from antiphon.http import AnswerTooLarge, HttpClient, NoAnswer
 from antiphon.protocol.backoff import Backoff
 from antiphon.protocol.closing import Action
 
-from .auth_answers import MAX_ANSWER, Result, read_batch, read_one, shown
-from .auth_request import AuthRequest
-from .authorization import Authentication, Authorization
+from .answers import MAX_ANSWER, Result, read_batch, read_one, shown
+from .authorizer import Authentication, Authorization
 from .credentials import Credentials, HeadersSource, NothingToSend, Refresh, TokenSource
+from .request import AuthRequest
 
 __all__ = ["HttpAuthorizer"]
 

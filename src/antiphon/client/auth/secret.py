@@ -1,11 +1,9 @@
-"""Signing with the application's own secret, and several authorizers as one."""
+"""Signing with the application's own secret."""
 
 from __future__ import annotations
 
-import asyncio
 import base64
-from collections.abc import Mapping, Sequence
-from fnmatch import fnmatchcase
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -14,46 +12,14 @@ from antiphon.errors import AuthorizationFailed, SettingsError
 from antiphon.protocol import encryption, signing
 from antiphon.protocol.channels import Access, access_of
 
-from .authorization import Authentication, Authorization, Authorizer
+from .authorizer import Authentication, Authorization
 
 if TYPE_CHECKING:
     from antiphon.settings import Settings
 
-__all__ = ["AuthorizerByChannel", "SecretAuthorizer"]
+__all__ = ["SecretAuthorizer"]
 
 MAX_WATCHLIST: Final = 100
-
-
-class AuthorizerByChannel:
-    """Asks another authorizer for each kind of channel.
-
-    Args:
-        authorizers: By pattern of channel names, such as `private-orders-*` or `*`, as `fnmatch`
-            has them, upper and lower case told apart. The first that fits is asked.
-    """
-
-    def __init__(self, authorizers: Mapping[str, Authorizer]) -> None:
-        self._authorizers = dict(authorizers)
-
-    async def authorize(self, channel: str, socket_id: str) -> Authorization:
-        """The signature for a channel, from the authorizer that it is for.
-
-        Raises:
-            AuthorizationFailed: No pattern fits; or what the authorizer raises.
-        """
-        for pattern, authorizer in self._authorizers.items():
-            if fnmatchcase(channel, pattern):
-                return await authorizer.authorize(channel, socket_id)
-        patterns = ", ".join(self._authorizers) or "there are none"
-        raise AuthorizationFailed(
-            f"No authorizer is for {channel}: none of the patterns fits ({patterns}).",
-            channel=channel,
-        )
-
-    async def close(self) -> None:
-        """Close every authorizer, each once."""
-        unique = {id(authorizer): authorizer for authorizer in self._authorizers.values()}
-        await asyncio.gather(*(authorizer.close() for authorizer in unique.values()))
 
 
 class SecretAuthorizer:
