@@ -113,7 +113,7 @@ class Replay:
     def _play(self, line: Line) -> None:
         conn, now = line.conn, line.t_ms / 1000
         if line.dir == "connect":
-            self.clients[conn] = ClientProtocol(now)
+            self.clients[conn] = ClientProtocol(now, pong_timeout=3600)  # it is asked for no pings
             self.outcomes[conn], self.sent[conn] = [], []
             return
         client = self.clients.get(conn)

@@ -224,7 +224,7 @@ class Channel(Granted):
         if ended is not None and not isinstance(ended, ClientClosed):
             return TriggerResult("refused", str(ended))
         if self._outbox is None:
-            self._outbox = Outbox(self._send, lambda: self.is_subscribed)
+            self._outbox = Outbox(self._send, lambda: self.is_subscribed, self._host.sent_at)
         return self._outbox.put(event, data)
 
     def _send(self, event: str, data: Any) -> None:

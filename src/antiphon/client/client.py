@@ -10,7 +10,6 @@ import ssl
 from collections import deque
 from collections.abc import Callable, Mapping
 from functools import partial
-from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar
 from urllib.parse import urlsplit
@@ -36,6 +35,7 @@ from antiphon.protocol.frames import Event
 from .auth import Authorizer, HttpAuthorizer, TokenSource, UserAuthenticator
 from .bindings import Bindings
 from .channel import Channel
+from .clock import monotonic
 from .connection import Connection
 from .flow import DEFAULT_LIMIT, Inbox, Policy, Stream
 from .host import Host

@@ -5,18 +5,21 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Callable, Mapping
-from time import monotonic
-from typing import Literal
+from typing import Final, Literal
 
 from antiphon.protocol.client import ClientProtocol, Received, State
 from antiphon.protocol.closing import Action
 from antiphon.protocol.events import Closed, Connected
 from antiphon.protocol.frames import Event
 
+from .clock import monotonic
 from .flow import Valve
 from .transport import Link, Receive, Traffic, dial
 
 __all__ = ["Connection", "Tap"]
+
+MAX_NAP: Final = 15.0
+"""Seconds after which a timer looks at the clock again, though nothing is due."""
 
 Tap = Callable[[Literal["in", "out"], bytes], None]
 """Gets every text message, as it comes and as it goes."""
@@ -166,7 +169,8 @@ class Connection:
         due = self.protocol.next_timer()
         if due is not None and self._link is not None:
             # No later than the next ping could be due: events clear a pending one, unseen here.
-            delay = min(max(0.0, due - monotonic()), self.protocol.activity_timeout)
+            # And soon enough after the machine has slept: the loop's own clock stood still then.
+            delay = min(max(0.0, due - monotonic()), self.protocol.activity_timeout, MAX_NAP)
             self._timer = asyncio.get_running_loop().call_later(delay, self._tick)
 
     def _tick(self) -> None:

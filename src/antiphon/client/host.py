@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable, Coroutine
 from contextvars import ContextVar, copy_context
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 from antiphon.errors import AntiphonError, ConnectionFailed, HandlerFailed, ServerReportedError
 
 from .flow import Valve
+from .outbox import EVENTS_PER_SECOND
 from .states import Observation
 
 __all__ = ["Host"]
@@ -33,6 +35,8 @@ class Host:
         # A tuple, so that an observer may come and go while it is called.
         self.observers: tuple[Callable[[Observation], None], ...] = ()
         self.tasks: set[asyncio.Task[None]] = set()
+        # When the last client events went out: servers count them by connection.
+        self.sent_at: deque[float] = deque(maxlen=EVENTS_PER_SECOND)
 
     # Tasks
 

@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-__all__ = ["Outbox", "TriggerResult"]
+__all__ = ["EVENTS_PER_SECOND", "Outbox", "TriggerResult"]
 
 EVENTS_PER_SECOND: Final = 10
 """Pusher documentation, *client events*: who sends more is answered with error 4301."""
@@ -42,15 +42,20 @@ class Outbox:
     Args:
         send: Puts one on the wire.
         is_joined: Whether the channel is.
+        sent_at: When the last client events went out, of this channel or another: servers count
+            them by connection. It holds `EVENTS_PER_SECOND` times at the most.
     """
 
     def __init__(
-        self, send: Callable[[str, msgspec.Raw], None], is_joined: Callable[[], bool]
+        self,
+        send: Callable[[str, msgspec.Raw], None],
+        is_joined: Callable[[], bool],
+        sent_at: deque[float],
     ) -> None:
         self._send = send
         self._is_joined = is_joined
         self._waiting: deque[tuple[str, msgspec.Raw]] = deque()
-        self._sent_at: deque[float] = deque(maxlen=EVENTS_PER_SECOND)
+        self._sent_at = sent_at
         self._timer: asyncio.TimerHandle | None = None
 
     def put(self, event: str, data: Any) -> TriggerResult:
@@ -75,7 +80,7 @@ class Outbox:
 
     def flush(self) -> None:
         """Send what waits, as far as the rate allows: the channel is joined."""
-        self._timer = None
+        self._stop_waiting()
         while self._waiting and self._is_joined():
             if self._rest() > 0:
                 self._wait()
@@ -84,9 +89,7 @@ class Outbox:
 
     def close(self) -> int:
         """Drop what waits; how many events that was."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._stop_waiting()
         count = len(self._waiting)
         self._waiting.clear()
         return count
@@ -98,6 +101,11 @@ class Outbox:
     def _wait(self) -> None:
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(self._rest(), self.flush)
+
+    def _stop_waiting(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _rest(self) -> float:
         """Seconds until one more may be sent."""

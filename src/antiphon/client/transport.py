@@ -12,7 +12,6 @@ import re
 import socket
 import ssl
 from collections.abc import Callable, Mapping
-from time import monotonic
 from typing import Final, Protocol, cast
 from urllib.parse import urlsplit
 
@@ -32,6 +31,8 @@ from picows import (
 from antiphon.errors import Unreachable
 from antiphon.protocol.client import Received
 from antiphon.protocol.frames import Event
+
+from .clock import monotonic
 
 __all__ = ["Link", "Receive", "Receiver", "Traffic", "dial"]
 
@@ -86,6 +87,7 @@ class Link(WSListener):
 
     # Measured: attributes in a dictionary cost more here, because picows's base has none.
     __slots__ = (
+        "_begins_read",
         "_deliver",
         "_farewell",
         "_fragments",
@@ -105,6 +107,7 @@ class Link(WSListener):
         self._deliver = receiver.deliver
         self._handle = receiver.handle
         self._now = monotonic()
+        self._begins_read = True
         self._transport: WSTransport | None = None
         self._hangup: asyncio.TimerHandle | None = None
         self._farewell: asyncio.Task[None] | None = None
@@ -158,8 +161,9 @@ class Link(WSListener):
         # all the rest here; a frame of more than 125 bytes is no control frame. One look at the
         # clock for each read, not for each frame in it. Bytes are decoded faster than a view is
         # made.
-        if frame.last_in_buffer:
+        if self._begins_read:
             self._now = monotonic()
+        self._begins_read = frame.last_in_buffer
         size = frame.payload_size
         if _MAX_CONTROL_SIZE < size <= MAX_MESSAGE_SIZE and frame.fin and self._fragments is None:
             traffic = self._traffic

@@ -33,7 +33,15 @@ from .events import (
     SubscriptionSucceeded,
     WatchlistChanged,
 )
-from .frames import NAMELESS, UNUSUAL, Event, decode_event, decode_odd_event, decode_usual_event, encode
+from .frames import (
+    NAMELESS,
+    UNUSUAL,
+    Event,
+    decode_event,
+    decode_odd_event,
+    decode_usual_event,
+    encode,
+)
 from .presence import parse_member, parse_members
 
 __all__ = ["ClientProtocol", "Received", "State", "adapted_activity_timeout"]
@@ -85,6 +93,8 @@ class ClientProtocol:
         self.socket_id: str | None = None
         self.activity_timeout = activity_timeout
         self._pong_timeout = pong_timeout
+        # Longer, and nobody was awake to ping: this machine slept, and the server has gone.
+        self._longest_silence = activity_timeout + pong_timeout
         self._handshake_deadline = now + handshake_timeout
         self._last_heard = now
         self._pinged_at: float | None = None
@@ -106,9 +116,11 @@ class ClientProtocol:
         Returns:
             What it means, or None for what the machine deals with itself, such as a ping.
         """
-        self._last_heard = now
         if self.state is not _OPEN:
-            return self._receive_early(payload)
+            return self._receive_early(payload, now)
+        if now - self._last_heard > self._longest_silence:
+            return self._fell_silent(now)
+        self._last_heard = now
         try:
             event = _decode_usual_event(payload)
         except UNUSUAL:
@@ -120,9 +132,10 @@ class ClientProtocol:
         handler = _HANDLERS.get(event.name)
         return event if handler is None else handler(self, event)
 
-    def _receive_early(self, payload: str | bytes | memoryview) -> Received | None:
+    def _receive_early(self, payload: str | bytes | memoryview, now: float) -> Received | None:
         if self.state is State.CLOSED:
             return None
+        self._last_heard = now
         try:
             return self._handshake(decode_event(payload))
         except MalformedFrame as exc:
@@ -179,13 +192,15 @@ class ClientProtocol:
             return self._close(Action.BACK_OFF, None, reason)
         waiting = self._pinged_at is not None and self._last_heard < self._pinged_at
         # After a machine has slept, a ping would only prove what the silence already does.
-        slept = now - self._last_heard >= self.activity_timeout + self._pong_timeout
-        if waiting or slept:
-            reason = f"The server was silent for {now - self._last_heard:.0f} seconds."
-            return self._close(Action.RECONNECT, Code.NO_PONG, reason)
+        if waiting or now - self._last_heard >= self._longest_silence:
+            return self._fell_silent(now)
         self._pinged_at = now
         self._outgoing.append(encode("pusher:ping", {}))
         return None
+
+    def _fell_silent(self, now: float) -> Closed:
+        reason = f"The server was silent for {now - self._last_heard:.0f} seconds."
+        return self._close(Action.RECONNECT, Code.NO_PONG, reason)
 
     # Going out
 
@@ -242,6 +257,7 @@ class ClientProtocol:
         # pusher-js fails without it; a missing number costs us nothing.
         if isinstance(timeout, int | float) and 0 < timeout < self.activity_timeout:
             self.activity_timeout = min(self.activity_timeout, max(float(timeout), _LEAST_TIMEOUT))
+        self._longest_silence = self.activity_timeout + self._pong_timeout
         self.state = State.OPEN
         self.socket_id = socket_id
         return Connected(socket_id, self.activity_timeout)
@@ -264,7 +280,8 @@ class ClientProtocol:
         meant = self._meant_by(code, message)
         if meant == _SIGN_IN:
             del self._pending[_SIGN_IN]
-            return SignInFailed(f"The server refused the sign-in: {message.rstrip('.')}.", code=code)
+            text = f"The server refused the sign-in: {message.rstrip('.')}."
+            return SignInFailed(text, code=code)
         if meant is not None:
             return self._refused(meant, message, code)
         if code is not None and 4000 <= code < 4100 and code != Code.UNAUTHORIZED:
