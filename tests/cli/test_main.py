@@ -17,7 +17,7 @@ from .conftest import SECRET
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-COMMANDS: Final = ("demo", "listen", "publish", "serve")
+COMMANDS: Final = ("demo", "doctor", "listen", "publish", "serve")
 APP: Final = ("--app-id", "1", "--app-key", "k", "--app-secret", SECRET)
 WIDE: Final = {"COLUMNS": "200"}
 
@@ -38,6 +38,29 @@ async def test_without_a_command_the_commands_are_listed() -> None:
 
 HELP: Final = {
     "demo": ("--once",),
+    "doctor": (
+        *(
+            "--env",
+            "--app-key",
+            "--app-id",
+            "--app-secret",
+            "--host",
+            "--port",
+            "--scheme",
+            "--path",
+        ),
+        *(
+            "--origin",
+            "--api",
+            "--email",
+            "--token",
+            "--auth-url",
+            "--channel",
+            "--timeout",
+            "--json",
+        ),
+        *("ANTIPHON_PASSWORD", "ANTIPHON_TOKEN", "REVERB_APP_KEY", "REVERB_HOST", "APP_URL"),
+    ),
     "listen": (
         *("--env", "--app-key", "--host", "--port", "--scheme", "--api", "--email", "--token"),
         *("--auth-url", "--channel", "--max-attempts", "--max-events", "--log-level", "--json"),

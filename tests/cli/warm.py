@@ -93,6 +93,7 @@ class Fork:
 def main(path: str) -> None:
     """Wait for requests until standard input ends."""
     import antiphon.cli.demo
+    import antiphon.cli.doctor
     import antiphon.cli.listen
     import antiphon.cli.serve  # noqa: F401 - imported when asked for
     from antiphon.cli.main import app

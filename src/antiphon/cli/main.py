@@ -10,7 +10,7 @@ import signal
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -20,6 +20,9 @@ from antiphon.protocol.channels import check_channel_name, check_event_name
 from antiphon.settings import App, Settings
 
 from .output import JsonPrinter, LinePrinter, Printer, printable
+
+if TYPE_CHECKING:
+    from .listen import Credentials
 
 __all__ = ["app"]
 
@@ -40,20 +43,33 @@ AppSecret = Annotated[
 ]
 Host = Annotated[
     str,
-    typer.Option(help="The server's name or address (or REVERB_HOST).", show_default="127.0.0.1"),
+    typer.Option(help="The server's name or address (or REVERB_HOST); 127.0.0.1 if not given."),
 ]
 Port = Annotated[
     int,
     typer.Option(
-        help="Its port (or REVERB_PORT).",
+        help="Its port (or REVERB_PORT); 443 for https and 80 for http if not given.",
         min=0,
         max=65535,
-        show_default="443 for https, 80 for http",
+        show_default=False,
     ),
 ]
-Scheme = Annotated[
-    str, typer.Option(help="http or https (or REVERB_SCHEME).", show_default="https")
+Scheme = Annotated[str, typer.Option(help="http or https (or REVERB_SCHEME); https if not given.")]
+ServerPath = Annotated[
+    str, typer.Option("--path", help="Prefix in front of /app and /apps, behind a proxy.")
 ]
+Api = Annotated[str, typer.Option(help="The chat backend's address (or APP_URL).")]
+Email = Annotated[
+    str, typer.Option(help="Log in as; the password is asked for, or ANTIPHON_PASSWORD.")
+]
+Password = Annotated[str, typer.Option(hidden=True, envvar="ANTIPHON_PASSWORD")]
+Token = Annotated[
+    str, typer.Option(help="Bearer token instead of a login.", envvar="ANTIPHON_TOKEN")
+]
+AuthUrl = Annotated[
+    str, typer.Option(help="Address or path that signs channels; /broadcasting/auth.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
 EnvFile = Annotated[
     Path | None,
     typer.Option("--env", help="A Laravel .env file with REVERB_… or PUSHER_… names."),
@@ -125,17 +141,12 @@ def listen_command(
     host: Host = "",
     port: Port = 0,
     scheme: Scheme = "",
-    api: Annotated[str, typer.Option(help="The chat backend's address (or APP_URL).")] = "",
-    email: Annotated[
-        str, typer.Option(help="Log in as; the password is asked for, or ANTIPHON_PASSWORD.")
-    ] = "",
-    password: Annotated[str, typer.Option(hidden=True, envvar="ANTIPHON_PASSWORD")] = "",
-    token: Annotated[
-        str, typer.Option(help="Bearer token instead of a login.", envvar="ANTIPHON_TOKEN")
-    ] = "",
-    auth_url: Annotated[
-        str, typer.Option(help="Address or path that signs channels; /broadcasting/auth.")
-    ] = "",
+    path: ServerPath = "",
+    api: Api = "",
+    email: Email = "",
+    password: Password = "",
+    token: Token = "",
+    auth_url: AuthUrl = "",
     channel: Annotated[
         list[str] | None,
         typer.Option(help="Subscribe to it; repeatable. By default the user's own."),
@@ -146,17 +157,14 @@ def listen_command(
     max_events: Annotated[
         int, typer.Option(help="End after so many events; 0 for no end.", min=0)
     ] = 0,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
+    json: AsJson = False,
     log_level: LogLevel = "",
 ) -> None:
     """Connect to any Pusher-protocol server and print what arrives."""
-    from .listen import Credentials, listen
+    from .listen import listen
 
     _log_to_stderr(log_level)
-    if email and not token and not password:
-        if not sys.stdin.isatty():
-            _end(2, "There is nobody to ask for the password: give it in ANTIPHON_PASSWORD.")
-        password = typer.prompt(f"Password of {email}", hide_input=True, err=True)
+    credentials = _credentials(email, password, token)
     printer = JsonPrinter() if json else LinePrinter()
 
     async def run(stop: asyncio.Event) -> None:
@@ -166,12 +174,13 @@ def listen_command(
             host=host,
             port=port,
             scheme=scheme,
+            path=path,
             api_url=api,
             auth_endpoint=auth_url,
         )
         await listen(
             settings,
-            Credentials(email=email, password=password, token=token),
+            credentials,
             printer,
             channels=channel or (),
             max_attempts=max_attempts or None,
@@ -180,6 +189,68 @@ def listen_command(
         )
 
     _run(run, printer)
+
+
+@app.command("doctor")
+def doctor_command(
+    env: EnvFile = None,
+    app_key: AppKey = "",
+    app_id: AppId = "",
+    app_secret: AppSecret = "",
+    host: Host = "",
+    port: Port = 0,
+    scheme: Scheme = "",
+    path: ServerPath = "",
+    origin: Annotated[
+        str, typer.Option(help="Connect as a page of this origin: https://your.site.")
+    ] = "",
+    api: Api = "",
+    email: Email = "",
+    password: Password = "",
+    token: Token = "",
+    auth_url: AuthUrl = "",
+    channel: Annotated[
+        str, typer.Option(help="Subscribe to it. By default the user's own, or a public one.")
+    ] = "",
+    timeout: Annotated[
+        float, typer.Option(help="Seconds to wait for any one answer.", min=0.1, max=600)
+    ] = 5.0,
+    json: AsJson = False,
+    log_level: LogLevel = "",
+) -> None:
+    """Say step by step why a connection does not work, and what to do about it."""
+    from .doctor import JsonReport, LineReport, doctor
+
+    _log_to_stderr(log_level)
+    credentials = _credentials(email, password, token)
+    report = JsonReport() if json else LineReport()
+
+    async def run(stop: asyncio.Event) -> None:
+        settings = Settings.from_env(
+            env,
+            app_id=app_id,
+            app_key=app_key,
+            app_secret=app_secret,
+            host=host,
+            port=port,
+            scheme=scheme,
+            path=path,
+            api_url=api,
+            auth_endpoint=auth_url,
+        )
+        well = await doctor(
+            settings,
+            credentials,
+            report,
+            channel=channel,
+            origin=origin,
+            timeout=timeout,
+            stop=stop,
+        )
+        if not well:
+            raise typer.Exit(_INTERRUPTED if stop.is_set() else 1)
+
+    _run(run)
 
 
 @app.command("publish")
@@ -194,6 +265,7 @@ def publish_command(
     host: Host = "",
     port: Port = 0,
     scheme: Scheme = "",
+    path: ServerPath = "",
     socket_id: Annotated[str, typer.Option(help="The connection that must not get it.")] = "",
 ) -> None:
     """Publish one event through the HTTP API."""
@@ -208,6 +280,7 @@ def publish_command(
             host=host,
             port=port,
             scheme=scheme,
+            path=path,
         )
         _check_publication(channel, event, data, socket_id)
         async with Publisher(settings) as publisher:
@@ -215,6 +288,17 @@ def publish_command(
         print(f"Published {event} on {channel}.")
 
     _run(run, ends_at_once=True)
+
+
+def _credentials(email: str, password: str, token: str) -> Credentials:
+    """How to log in; a password that was not given is asked for."""
+    from .listen import Credentials
+
+    if email and not token and not password:
+        if not sys.stdin.isatty():
+            _end(2, "There is nobody to ask for the password: give it in ANTIPHON_PASSWORD.")
+        password = typer.prompt(f"Password of {email}", hide_input=True, err=True)
+    return Credentials(email=email, password=password, token=token)
 
 
 def _one_app(app_id: str, app_key: str, app_secret: str) -> App:
