@@ -56,6 +56,7 @@ class Binding:
         """Deliver nothing more to this handler; a call that is under way is finished."""
         self._bindings.remove(self)
         self._stop()
+        self.sink = (None, _itself)  # the old one may hold this: no cycle is left behind
 
 
 class Bindings:

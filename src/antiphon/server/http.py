@@ -91,7 +91,7 @@ class HttpServer:
     async def stop(self) -> None:
         """Finish the requests under way and end."""
         if self._uvicorn is not None and self._serving is not None:
-            self._uvicorn.should_exit = True
+            self._uvicorn.end()
             await self._serving
             self._uvicorn = self._serving = None
 
@@ -195,7 +195,37 @@ class _Http(HttpToolsProtocol):
 
 
 class _Uvicorn(uvicorn.Server):
-    """uvicorn without its signal handlers, and without its exit: its owner decides."""
+    """uvicorn without its signal handlers, and without its exit: its owner decides.
+
+    It ends when it is told to; uvicorn itself looks every 0.1 s, and waits as long once more.
+    """
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._ending = asyncio.Event()
+
+    def end(self) -> None:
+        """Finish what is under way, and return from `serve`."""
+        self.should_exit = True
+        self._ending.set()
+
+    async def main_loop(self) -> None:
+        while not await self.on_tick(0):  # the Date header, once a second
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._ending.wait(), 1.0)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for listener in (*self.servers, *(sockets or ())):
+            listener.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_GRACE):
+                while self.server_state.connections or self.server_state.tasks:
+                    await asyncio.sleep(_STARTUP_POLL)
+        for task in self.server_state.tasks:
+            task.cancel()
+        await self.lifespan.shutdown()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
