@@ -104,17 +104,22 @@ class HttpClient:
                 method, _address(url), headers=headers, data=body, allow_redirects=False
             ) as response:
                 return Answer(response.status, response.headers, await self._body(response))
-        # An exception's own text may hold the address, and its chain the headers.
+        # An exception's own text may hold the address, and its attributes the headers: what is
+        # raised is raised outside, where there is no exception to be chained to it.
+        except NoAnswer as exc:
+            failure = exc
         except TimeoutError:
-            raise NoAnswer("it did not answer in time", timed_out=True) from None
+            failure = NoAnswer("it did not answer in time", timed_out=True)
         except aiohttp.ClientError as exc:
-            raise NoAnswer(_reason(exc), timed_out=False) from None
+            failure = NoAnswer(_reason(exc), timed_out=False)
         except UnicodeError:  # of a host that IDNA refuses
-            raise NoAnswer(_NO_ADDRESS, timed_out=False) from None
+            failure = NoAnswer(_NO_ADDRESS, timed_out=False)
         except ValueError:
-            raise NoAnswer(
-                "the request has a header that cannot be sent", timed_out=False
-            ) from None
+            failure = NoAnswer("the request has a header that cannot be sent", timed_out=False)
+        try:
+            raise failure
+        finally:
+            del failure  # its traceback holds this frame
 
     async def close(self) -> None:
         """Close the pooled connections; a later request opens new ones."""
