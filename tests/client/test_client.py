@@ -666,13 +666,13 @@ async def test_client_events_of_private_channels_name_nobody(connected: MakeClie
 
 
 async def test_too_many_client_events_are_reported_and_the_connection_stays(
-    client: Client,
+    serve: Serve, connected: MakeClient
 ) -> None:
-    channels = [await joined(client, name) for name in ("private-many", "private-more")]
+    client = await connected(to=await serve(client_events_per_second=2))
+    channel = await joined(client, "private-many")
     seen = watch(client)
-    for n in range(6):  # each channel keeps to the limit, the connection does not
-        for channel in channels:
-            assert channel.trigger("client-x", n).status == "sent"
+    for n in range(4):  # a server that takes fewer than others do
+        assert channel.trigger("client-x", n).status == "sent"
     await until(lambda: len(errors(seen)) == 2)
     for error in errors(seen):
         assert isinstance(error, ServerReportedError)
@@ -691,6 +691,28 @@ async def test_a_client_event_while_there_is_no_connection_waits_for_the_next() 
         await again.greet()
         await again.subscribe()
         assert [await again.event("client-x") for _ in range(2)] == [0, 1]
+
+
+async def test_who_leaves_at_the_moment_of_connecting_says_goodbye() -> None:
+    # The greeting comes with the upgrade, before the dial has returned.
+    async with Peer() as peer:
+        client = impatient(peer.settings())
+        leaving: list[asyncio.Task[None]] = []
+
+        def leave(observation: object) -> None:
+            if isinstance(observation, StateChange) and observation.current is CONNECTED:
+                leaving.append(asyncio.ensure_future(client.disconnect()))
+
+        client.observe(leave)
+        connecting = asyncio.ensure_future(client.connect())
+        dial = await peer.dial()
+        await dial.greet()
+        assert (await dial.closed()).code == 1000
+        dial.send_close(1000)
+        await dial.hang_up()
+        await until(lambda: connecting.done())
+        assert connecting.exception() is None or isinstance(connecting.exception(), ClientClosed)
+        await soon(leaving[0])
 
 
 # Reconnecting

@@ -33,6 +33,7 @@ class Recorder:
     def __init__(self) -> None:
         self.got: list[bytes] = []
         self.signs_of_life = 0
+        self.link: Link | None = None
         self.ends: list[tuple[int | None, str]] = []
 
     def receive(self, payload: bytes, now: float) -> None:
@@ -43,6 +44,10 @@ class Recorder:
 
     def handle(self, received: object) -> None:
         assert received is None
+
+    def connected(self, link: Link) -> None:
+        assert self.link is None
+        self.link = link
 
     def alive(self) -> None:
         self.signs_of_life += 1

@@ -189,13 +189,14 @@ async def dial(server: Server, endpoint: AuthEndpoint, pusher_js: Node) -> Async
         name: str = "",
         to: Settings | None = None,
         wait: bool = True,
+        build: str = "node",
         **options: Any,
     ) -> JsClient:
         settings = to or server.settings()
         client = JsClient(pusher_js, name or user)
         names.append(client.name)
         words = pusher_js_options(settings, endpoint, user, **options)
-        await client.call("connect", key=settings.app_key, options=words)
+        await client.call("connect", key=settings.app_key, options=words, build=build)
         if wait:
             await client.connected()
         return client
@@ -291,6 +292,18 @@ class Library(Protocol):
     async def validate_webhook(self, key: str, signature: str, body: str) -> Any: ...
 
 
+def npm_pusher_options(settings: Settings, master_key: bytes) -> dict[str, Any]:
+    return {
+        "appId": settings.app_id,
+        "key": settings.app_key,
+        "secret": settings.app_secret,
+        "host": settings.host,
+        "port": str(settings.port),
+        "useTLS": False,
+        "encryptionMasterKeyBase64": base64.b64encode(master_key).decode(),
+    }
+
+
 class NpmPusher:
     """npm `pusher`."""
 
@@ -300,16 +313,8 @@ class NpmPusher:
         self._program = program
         self._name = f"publisher {next(self._numbers)}"
 
-    async def open(self, settings: Settings) -> None:
-        options = {
-            "appId": settings.app_id,
-            "key": settings.app_key,
-            "secret": settings.app_secret,
-            "host": settings.host,
-            "port": str(settings.port),
-            "useTLS": False,
-            "encryptionMasterKeyBase64": base64.b64encode(MASTER_KEY).decode(),
-        }
+    async def open(self, settings: Settings, master_key: bytes = MASTER_KEY) -> None:
+        options = npm_pusher_options(settings, master_key)
         await self._program.call("open", name=self._name, options=options)
 
     async def trigger(

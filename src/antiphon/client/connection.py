@@ -72,8 +72,7 @@ class Connection:
         Raises:
             Unreachable: No WebSocket connection came about.
         """
-        # Frames may arrive before `dial` returns: an owner is told of them all the same.
-        self._link = await dial(
+        await dial(
             url,
             self,
             timeout=timeout,
@@ -83,17 +82,18 @@ class Connection:
             proxy=proxy,
             source_address=source_address,
         )
-        self._flush()
-        self._obey_valve()
-        self._arm()
-        if self.closed.done():
-            self._link.close()
 
     async def close(self) -> None:
         """Say goodbye, and wait until the socket is closed."""
         if self._link is not None:
             self._link.close()
             await asyncio.wait([self.closed])
+        self.drop()
+
+    def give_up(self, closed: Closed) -> None:
+        """End it at once, and say why in the server's place."""
+        if not self.closed.done():
+            self.closed.set_result(closed)
         self.drop()
 
     def drop(self) -> None:
@@ -143,6 +143,12 @@ class Connection:
         self._flush()
 
     # What the link calls
+
+    def connected(self, link: Link) -> None:
+        """The upgrade is done; messages may come from now on."""
+        self._link = link
+        link.receive = self.receive  # somebody may have asked for the frames meanwhile
+        self._arm()
 
     def alive(self) -> None:
         """A WebSocket ping or pong has arrived."""

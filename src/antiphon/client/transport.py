@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Final, Protocol, cast
 from urllib.parse import urlsplit
 
-from aiohappyeyeballs import start_connection
+from aiohappyeyeballs import AddrInfoType, start_connection
 from picows import (
     WSCloseCode,
     WSError,
@@ -28,13 +28,13 @@ from picows import (
     ws_connect,
 )
 
-from antiphon.errors import Unreachable
+from antiphon.errors import SettingsError, Unreachable
 from antiphon.protocol.client import Received
 from antiphon.protocol.frames import Event
 
 from .clock import monotonic
 
-__all__ = ["Link", "Receive", "Receiver", "Traffic", "dial"]
+__all__ = ["Link", "Receive", "Receiver", "Traffic", "check_proxy", "dial"]
 
 Receive = Callable[[bytes, float], Received | None]
 """Takes a text message, and the monotonic time of the read in which it came."""
@@ -43,7 +43,13 @@ _MAX_CONTROL_SIZE: Final = 125
 """Bytes (RFC 6455, section 5.5); picows ends a connection that exceeds it."""
 
 MAX_MESSAGE_SIZE: Final = 10 * 1024 * 1024
+RECEIVE_BUFFER: Final = 256 * 1024
+"""Bytes that the system keeps of what is not read, and so of what one read can bring.
+
+Left to itself it keeps up to 32 MB. picows takes all of that in one read, which no valve can stop.
+"""
 CLOSE_TIMEOUT: Final = 1.0
+_PROXIES: Final = ("http", "https", "socks4", "socks5")
 HAPPY_EYEBALLS_DELAY: Final = 0.25
 
 # picows logs each connection at INFO; that is ours to tell, under antiphon.connection.
@@ -64,6 +70,9 @@ class Receiver(Protocol):
 
     def handle(self, received: Received | None) -> None:
         """Gets everything else that a message means."""
+
+    def connected(self, link: Link) -> None:
+        """The upgrade is done; messages may arrive before `dial` returns."""
 
     def alive(self) -> None:
         """A WebSocket ping or pong has arrived."""
@@ -113,6 +122,11 @@ class Link(WSListener):
         self._farewell: asyncio.Task[None] | None = None
         self._fragments: bytearray | None = None
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the upgrade is done, and the socket not closed yet."""
+        return self._transport is not None
+
     # Going out
 
     def send(self, message: bytes) -> None:
@@ -154,6 +168,7 @@ class Link(WSListener):
     def on_ws_connected(self, transport: WSTransport) -> None:
         """The upgrade is done."""
         self._transport = transport
+        self._receiver.connected(self)
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         """A frame has arrived."""
@@ -234,6 +249,24 @@ async def _hear_out(transport: WSTransport) -> None:
         await transport.wait_disconnected()
 
 
+def check_proxy(address: str) -> None:
+    """See to it that an address is one of a proxy.
+
+    Raises:
+        SettingsError: It is none. The text does not show it: there may be a password in it.
+    """
+    try:
+        parts = urlsplit(address)
+        is_proxy = parts.scheme in _PROXIES and parts.hostname and parts.port != 0
+    except ValueError:  # an impossible host or port
+        is_proxy = False
+    if not is_proxy:
+        raise SettingsError(
+            "The address of a proxy starts with http://, https://, socks4:// or socks5:// and a"
+            " host; the one given does not."
+        )
+
+
 async def dial(
     url: str,
     receiver: Receiver,
@@ -264,6 +297,7 @@ async def dial(
     if not all(f"{name}{value}".isprintable() for name, value in (headers or {}).items()):
         raise Unreachable("A header of the upgrade request holds a line break or the like.")
     sockets: list[socket.socket] = []
+    new = Link(receiver, traffic or Traffic())
 
     async def connect(parsed: WSParsedURL) -> socket.socket:
         # With a proxy these are the proxy's.
@@ -273,7 +307,7 @@ async def dial(
     try:
         async with asyncio.timeout(timeout):
             _, listener = await ws_connect(
-                lambda: Link(receiver, traffic or Traffic()),
+                lambda: new,
                 url,
                 ssl_context=ssl_context,
                 disconnect_on_exception=False,
@@ -288,7 +322,8 @@ async def dial(
             )
     except BaseException as exc:
         # What was begun must not come alive later: picows keeps the socket until it sees the end.
-        for opened in sockets:
+        # After the upgrade it is the receiver's, who may still have something to say.
+        for opened in [] if new.is_open else sockets:
             with contextlib.suppress(OSError):
                 opened.shutdown(socket.SHUT_RDWR)
         if not isinstance(exc, Exception):
@@ -309,14 +344,27 @@ async def _connect(host: str, port: int, source_address: str | None) -> socket.s
     addresses = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     local = None
     if source_address is not None:
-        local = await loop.getaddrinfo(source_address, 0, type=socket.SOCK_STREAM)
+        try:
+            local = await loop.getaddrinfo(source_address, 0, type=socket.SOCK_STREAM)
+        except socket.gaierror:
+            raise OSError(f"{source_address} is no address to dial from") from None
         families = {family for family, *_ in local}
         addresses = [address for address in addresses if address[0] in families]
         if not addresses:
             raise OSError(f"{host} has no address of the kind of {source_address}")
     return await start_connection(
-        addresses, local_addr_infos=local, happy_eyeballs_delay=HAPPY_EYEBALLS_DELAY
+        addresses,
+        local_addr_infos=local,
+        happy_eyeballs_delay=HAPPY_EYEBALLS_DELAY,
+        socket_factory=_socket,
     )
+
+
+def _socket(address: AddrInfoType) -> socket.socket:
+    family, kind, protocol, _, _ = address
+    made = socket.socket(family, kind, protocol)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)  # before it connects
+    return made
 
 
 def _status(exc: Exception) -> int | None:

@@ -373,11 +373,16 @@ class ClientProtocol:
         changes = data.get("events") if isinstance(data, dict) else None
         if not isinstance(changes, list):
             return event
-        users: dict[str, list[str]] = {"online": [], "offline": []}
+        # In one frame a user may go and come again: the last word counts.
+        last: dict[str, Any] = {}
         for change in changes:
             if isinstance(change, dict) and isinstance(change.get("user_ids"), list):
-                users.get(str(change.get("name")), []).extend(map(str, change["user_ids"]))
-        return WatchlistChanged(tuple(users["online"]), tuple(users["offline"]))
+                name = change.get("name")
+                if name in ("online", "offline"):
+                    last.update(dict.fromkeys(map(str, change["user_ids"]), name))
+        online = tuple(user for user, name in last.items() if name == "online")
+        offline = tuple(user for user, name in last.items() if name == "offline")
+        return WatchlistChanged(online, offline)
 
     # The end
 
