@@ -57,10 +57,15 @@ fix: $(DEV)/.ready ## Let ruff format and repair the code
 bench: $(DEV)/.ready ## Run the benchmarks
 	@$(DEV)/bin/python -m benchmarks $(ARGS)
 
+.PHONY: docs
+docs: $(DEV)/.ready ## The guide and the reference, as pages in site/
+	@NO_MKDOCS_2_WARNING=1 $(DEV)/bin/mkdocs build --strict $(ARGS) # --quiet would let warnings pass
+	@echo "· site/index.html"
+
 .PHONY: lock
 lock: $(DEV)/.tools ## Write requirements/*.lock anew (ARGS=--upgrade: with the newest versions)
 	@$(COMPILE) $(ARGS) requirements/tools.in --output-file requirements/tools.lock
-	@$(COMPILE) $(ARGS) pyproject.toml --all-extras --group test --group check \
+	@$(COMPILE) $(ARGS) pyproject.toml --all-extras --group test --group check --group docs \
 		--constraints requirements/tools.lock --output-file requirements/dev.lock
 	@$(COMPILE) pyproject.toml --extra cli --extra server --extra backend \
 		--constraints requirements/dev.lock --output-file requirements/demo.lock
@@ -69,7 +74,7 @@ lock: $(DEV)/.tools ## Write requirements/*.lock anew (ARGS=--upgrade: with the 
 .PHONY: clean
 clean: ## Remove all that make made
 	@rm -rf .venv-* tests/js/node_modules .mypy_cache .ruff_cache .pytest_cache .import_linter_cache \
-		.hypothesis .coverage .coverage.* dist
+		.hypothesis .coverage .coverage.* dist site
 	@find . -name .venv -prune -o -name __pycache__ -prune -exec rm -rf {} +
 
 # A virtual environment holds what its locks say and nothing else: pip brings uv, uv the rest, hashes are compared.

@@ -73,6 +73,7 @@ __all__ = [
 ]
 
 ErrorKind = Literal["connection", "subscription", "event"]
+"""What an error concerns: the whole connection, one subscription or one event."""
 
 _MAX_TEXT: Final = 600
 

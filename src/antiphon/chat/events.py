@@ -90,6 +90,7 @@ class MessagesReadEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 ChatEvent = MessageSentEvent | UserIsTypingEvent | MessagesReadEvent
+"""Any of the three."""
 
 DEFAULT_EVENT_NAMES: Final[Mapping[str, type[ChatEvent]]] = {
     r"App\Events\MessageSent": MessageSentEvent,
