@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
+    import ssl
+
     import aiohttp
     from yarl import URL
 
@@ -67,11 +69,19 @@ class HttpClient:
     Args:
         timeout: Seconds one request may take, from the dial to the last byte.
         max_answer: Bytes of an answer, decompressed; a longer one is read no further.
+        ssl_context: Stands in for the usual one, such as for a certificate of one's own.
     """
 
-    def __init__(self, timeout: float, *, max_answer: int = MAX_ANSWER) -> None:
+    def __init__(
+        self,
+        timeout: float,
+        *,
+        max_answer: int = MAX_ANSWER,
+        ssl_context: ssl.SSLContext | None = None,
+    ) -> None:
         self._timeout = timeout
         self._max_answer = max_answer
+        self._ssl_context = ssl_context
         self._session: aiohttp.ClientSession | None = None
 
     async def request(
@@ -101,7 +111,12 @@ class HttpClient:
             )
         try:
             async with self._session.request(
-                method, _address(url), headers=headers, data=body, allow_redirects=False
+                method,
+                _address(url),
+                headers=headers,
+                data=body,
+                allow_redirects=False,
+                ssl=self._ssl_context or True,
             ) as response:
                 return Answer(response.status, response.headers, await self._body(response))
         # An exception's own text may hold the address, and its attributes the headers: what is

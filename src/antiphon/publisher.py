@@ -34,6 +34,7 @@ from .protocol.channels import (
 )
 
 if TYPE_CHECKING:
+    import ssl
     from types import TracebackType
 
     from .settings import Settings
@@ -116,19 +117,26 @@ class Publisher:
         settings: Where the server is, with `app_id`, `app_key` and `app_secret`, and for
             encrypted channels `encryption_master_key`.
         timeout: Seconds one request may take.
+        ssl_context: Stands in for the usual one, such as for a certificate of one's own.
 
     Raises:
         SettingsError: The id or the secret is missing.
     """
 
-    def __init__(self, settings: Settings, *, timeout: float = 10.0) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        timeout: float = 10.0,
+        ssl_context: ssl.SSLContext | None = None,
+    ) -> None:
         if not settings.app_id or not settings.app_secret:
             raise SettingsError(
                 "Publishing needs app_id and app_secret (--app-id and --app-secret, or"
                 " REVERB_APP_ID and REVERB_APP_SECRET)."
             )
         self._settings = settings
-        self._http = HttpClient(timeout)
+        self._http = HttpClient(timeout, ssl_context=ssl_context)
 
     # Publishing
 

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from antiphon.client import Channel, ChannelState, EncryptedChannel, PresenceChannel
-from antiphon.client.channel import make_channel
+from antiphon.client.channel import kind_of
 from antiphon.errors import (
     ClientClosed,
     HandlerFailed,
@@ -64,14 +64,12 @@ def give(channel: Channel, *raws: Any, name: str = "e") -> None:
         ("presence", Channel),
     ],
 )
-def test_the_kind_of_a_channel_is_told_by_its_name(
-    host: FakeHost, name: str, kind: type[Channel]
-) -> None:
-    assert type(make_channel(name, host)) is kind
+def test_the_kind_of_a_channel_is_told_by_its_name(name: str, kind: type[Channel]) -> None:
+    assert kind_of(name) is kind
 
 
 def test_a_channel_shows_its_name_and_where_it_stands(host: FakeHost) -> None:
-    assert repr(make_channel("presence-x", host)) == "<PresenceChannel presence-x pending>"
+    assert repr(PresenceChannel("presence-x", host)) == "<PresenceChannel presence-x pending>"
 
 
 # Binding
@@ -398,7 +396,7 @@ async def test_a_name_that_no_client_event_can_have_is_refused(
 
 @pytest.mark.parametrize("name", ["news", "private-encrypted-x", "cache-x"])
 async def test_a_channel_that_takes_no_client_events_says_so(host: FakeHost, name: str) -> None:
-    channel = make_channel(name, host)
+    channel = kind_of(name)(name, host)
     channel.move(ChannelState.SUBSCRIBED)
     with pytest.raises(SubscriptionFailed, match="takes no client events") as caught:
         channel.trigger("client-x", {})

@@ -10,9 +10,11 @@ from threading import Thread, get_ident
 import pytest
 
 from antiphon.client.flow import Inbox, Stream, Valve
+from antiphon.errors import ConnectionLost, QueueOverflow
+from antiphon.protocol.frames import Event
 from tests.server.wire import until
 
-from .linked import soon
+from .linked import join, linked, soon, watch
 
 
 class Socket:
@@ -356,3 +358,256 @@ async def test_a_second_reader_of_one_stream_is_served_or_refused_but_not_left_h
         reader.cancel()
     assert not hanging
     assert {reader.result() for reader in done} <= {1, 2, None}
+
+
+# The policy `error`
+
+
+async def test_an_inbox_that_tells_of_loss_keeps_the_oldest_and_tells_once_in_its_place(
+    valve: Valve, socket: Socket
+) -> None:
+    inbox = filled(Inbox(valve, limit=3, policy="error"), *range(10))
+    assert inbox.dropped == valve.dropped == 7
+    assert [await inbox.get() for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(QueueOverflow, match="7 events were lost: 3 were waiting"):
+        await inbox.get()
+    filled(inbox, 10, 11)
+    assert [await inbox.get() for _ in range(2)] == [10, 11]
+    assert socket.turns == [], "the socket is read all the while"
+
+
+async def test_what_comes_before_the_loss_was_told_is_lost_too_though_there_is_room(
+    valve: Valve,
+) -> None:
+    inbox = filled(Inbox(valve, limit=2, policy="error"), 0, 1, 2)
+    assert await inbox.get() == 0
+    inbox.put(3)
+    assert await inbox.get() == 1
+    inbox.put(4)
+    with pytest.raises(QueueOverflow, match="3 events were lost"):
+        await inbox.get()
+    inbox.put(5)
+    assert await inbox.get() == 5
+
+
+async def test_each_overflow_is_told_of_by_itself(valve: Valve) -> None:
+    inbox: Inbox[int] = Inbox(valve, limit=1, policy="error")
+    for _ in range(2):
+        filled(inbox, 1, 2)
+        assert await inbox.get() == 1
+        with pytest.raises(QueueOverflow, match="1 events"):
+            await inbox.get()
+
+
+async def test_a_loss_is_told_before_the_end(valve: Valve) -> None:
+    inbox = filled(Inbox(valve, limit=1, policy="error"), 1, 2)
+    inbox.close()
+    assert await inbox.get() == 1
+    with pytest.raises(QueueOverflow):
+        await inbox.get()
+    with pytest.raises(StopAsyncIteration):
+        await inbox.get()
+
+
+async def test_who_waits_at_an_inbox_that_tells_of_loss_gets_the_next_item(valve: Valve) -> None:
+    inbox: Inbox[int] = Inbox(valve, limit=1, policy="error")
+    getting = asyncio.ensure_future(inbox.get())
+    await asyncio.sleep(0)
+    filled(inbox, 1, 2)
+    assert await soon(getting) == 1
+    with pytest.raises(QueueOverflow):
+        await soon(inbox.get())
+
+
+async def test_a_stream_goes_on_after_it_has_told_of_a_loss(valve: Valve) -> None:
+    inbox: Inbox[int] = Inbox(valve, limit=2, policy="error")
+    stream = stream_of(inbox)
+    filled(inbox, 1, 2, 3)
+    got: list[int] = []
+    for _ in range(3):
+        try:
+            async for item in stream:
+                got.append(item)
+                if item == 2:
+                    continue
+                if item == 9:
+                    break
+        except QueueOverflow:
+            inbox.put(9)
+            continue
+        break
+    assert got == [1, 2, 9]
+    assert stream.dropped == 1
+
+
+async def test_an_inbox_without_items_that_fails_raises_why(valve: Valve) -> None:
+    inbox = filled(Inbox(valve), 1)
+    inbox.fail(ConnectionLost("Gone."))
+    assert await inbox.get() == 1
+    with pytest.raises(ConnectionLost):
+        await inbox.get()
+
+
+# Policies over a socket
+
+
+async def test_a_handler_that_is_to_be_told_of_loss_gets_the_rest_and_the_loss_is_reported() -> (
+    None
+):
+    async with linked() as (client, dial, _):
+        channel = await join(client, dial, "news")
+        seen = watch(client)
+        got: list[int] = []
+        free = asyncio.Event()
+
+        async def slow(event: Event) -> None:
+            got.append(event.data)
+            await free.wait()
+
+        channel.bind("e", slow, limit=2, policy="error")
+        everything: list[int] = []
+        channel.bind("e", lambda e: everything.append(e.data))
+        dial.send("e", 0, "news")
+        await until(lambda: got == [0])
+        for n in range(1, 6):
+            dial.send("e", n, "news")
+        await until(lambda: len(everything) == 6)
+        assert client._host.valve.is_open
+        free.set()
+        await until(lambda: any(isinstance(o, QueueOverflow) for o in seen))
+        assert got == [0, 1, 2]
+        dial.send("e", 6, "news")
+        await until(lambda: got == [0, 1, 2, 6])
+        (error,) = [o for o in seen if isinstance(o, QueueOverflow)]
+        assert "3 events were lost" in str(error)
+
+
+async def test_policies_of_streams_do_not_touch_each_other() -> None:
+    async with linked() as (client, dial, _):
+        channel = await join(client, dial, "news")
+        oldest = channel.stream("e", limit=2, policy="drop_oldest")
+        told = channel.stream("e", limit=2, policy="error")
+        patient = channel.stream("e", limit=100)
+        last = channel.stream("last")
+        for n in range(5):
+            dial.send("e", n, "news")
+        dial.send("last", 0, "news")
+        await soon(last.__anext__())
+        assert [(await soon(oldest.__anext__())).data for _ in range(2)] == [3, 4]
+        assert [(await soon(told.__anext__())).data for _ in range(2)] == [0, 1]
+        with pytest.raises(QueueOverflow, match="3 events"):
+            await soon(told.__anext__())
+        assert [(await soon(patient.__anext__())).data for _ in range(5)] == list(range(5))
+
+
+# Waiting in one's own loop
+
+
+async def test_a_valve_is_held_open_only_for_who_reads_the_inbox_that_is_full(
+    valve: Valve, socket: Socket
+) -> None:
+    inbox = filled(Inbox(valve, limit=2), 1, 2)
+    with valve.held_open_for_reader():
+        assert not reads(valve), "nobody has read there yet"
+    await inbox.get()
+    with valve.held_open_for_reader():
+        filled(inbox, 3, 4)
+        assert reads(valve)
+    assert not reads(valve)
+
+    async def another() -> None:
+        with valve.held_open_for_reader():
+            assert not reads(valve)
+
+    await asyncio.create_task(another())
+    assert socket.turns == [False, True, False]
+
+
+async def test_a_task_that_is_gone_holds_nothing_open(valve: Valve) -> None:
+    inbox: Inbox[int] = Inbox(valve, limit=2)
+
+    async def read() -> None:
+        inbox.put(1)
+        await inbox.get()
+
+    await asyncio.create_task(read())
+    gc.collect()
+    filled(inbox, 1, 2)
+    with valve.held_open_for_reader():
+        assert not reads(valve)
+
+
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
+async def test_who_waits_in_a_loop_over_a_stream_does_not_wait_for_itself(when: str) -> None:
+    async with linked() as (client, dial, _):
+        channel = await join(client, dial, "news")
+        got: list[int] = []
+        waits = asyncio.Event()
+
+        async def loop() -> None:
+            async for event in channel.stream("e", limit=4):
+                got.append(event.data)
+                if event.data == 0:
+                    if when == "before":
+                        await until(lambda: not client._host.valve.is_open)
+                    waits.set()
+                    answer = await channel.wait_for("answer")
+                    got.append(answer.data)
+                if event.data == 9:
+                    return
+
+        looping = asyncio.create_task(loop())
+        await asyncio.sleep(0)
+        dial.send("e", 0, "news")
+        await until(lambda: got)
+        for n in range(1, 10):
+            dial.send("e", n, "news")
+        await until(lambda: client.stats.lag >= 4)  # a read of its own
+        await soon(waits.wait())
+        dial.send("answer", -1, "news")
+        await soon(looping)
+        assert got == [0, -1, *range(1, 10)]
+        assert client._host.valve.is_open
+
+
+async def test_who_subscribes_in_a_loop_over_a_stream_does_not_wait_for_itself() -> None:
+    async with linked() as (client, dial, _):
+        channel = await join(client, dial, "news")
+
+        async def loop() -> str:
+            async for _ in channel.stream("e", limit=1):
+                other = client.subscribe("other")
+                await other.subscribed(5)
+                return other.name
+            raise AssertionError
+
+        looping = asyncio.create_task(loop())
+        await asyncio.sleep(0)
+        for n in range(100):
+            dial.send("e", n, "news")
+        assert (await dial.subscribe())["channel"] == "other"
+        assert await soon(looping) == "other"
+
+
+async def test_a_loop_that_waits_does_not_hold_the_valve_open_for_what_others_do_not_read() -> None:
+    async with linked() as (client, dial, _):
+        channel = await join(client, dial, "news")
+        begun = asyncio.Event()
+
+        async def loop() -> None:
+            async for _ in channel.stream("mine"):
+                begun.set()
+                await channel.wait_for("never")
+
+        looping = asyncio.create_task(loop())
+        await asyncio.sleep(0)
+        dial.send("mine", 0, "news")
+        await soon(begun.wait())
+        stream = channel.stream("e", limit=2)
+        for n in range(3):
+            dial.send("e", n, "news")
+        await until(lambda: not client._host.valve.is_open)
+        stream.close()
+        looping.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await looping

@@ -8,12 +8,18 @@ from typing import Any
 
 import pytest
 
-from antiphon.client import ChannelState, PresenceChannel, Subscribed
+from antiphon.client import ChannelState, PresenceChannel, Subscribed, subscriptions
 from antiphon.errors import (
     AuthorizationFailed,
+    AuthServerError,
+    AuthTimeout,
     ClientClosed,
+    Forbidden,
     InvalidName,
+    MalformedAuthResponse,
+    SettingsError,
     SubscriptionFailed,
+    Unauthorized,
 )
 from antiphon.protocol.frames import Event
 from tests.server.wire import until
@@ -103,6 +109,14 @@ async def test_the_order_of_subscribes_is_kept_where_signatures_come_at_once() -
         for name in names:
             client.subscribe(name)
         assert [(await dial.subscribe())["channel"] for _ in names] == names
+
+
+async def test_a_channel_is_subscribed_as_what_it_is() -> None:
+    async with linked(authorizer=Signer()) as (client, _, _):
+        assert client.subscribe("presence-x", PresenceChannel).members.count == 0
+        with pytest.raises(InvalidName, match="'private-x' names no PresenceChannel"):
+            client.subscribe("private-x", PresenceChannel)
+        assert client.channel("private-x") is None
 
 
 # Holding and leaving
@@ -531,3 +545,362 @@ async def test_what_is_said_of_a_channel_nobody_holds_breaks_nothing() -> None:
             dial.send("pusher:cache_miss", None, name)
         await join(client, dial, "news")
         assert set(client.channels) == {"news"}
+
+
+# The order of subscribes
+
+
+class Turns(Signer):
+    """Signs each channel when the test says so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._free: dict[str, asyncio.Event] = {}
+
+    def turn(self, channel: str) -> asyncio.Event:
+        """Set, it lets the channel be signed."""
+        return self._free.setdefault(channel, asyncio.Event())
+
+    async def authorize(self, channel: str, socket_id: str) -> Any:
+        answer = await super().authorize(channel, socket_id)
+        await self.turn(channel).wait()
+        return answer
+
+
+async def quiet(dial: Dial) -> None:
+    """The client says nothing but what it is asked."""
+    dial.send("pusher:ping")
+    assert (await dial.message())["event"] == "pusher:pong"
+
+
+async def test_the_order_of_subscribes_is_kept_though_signatures_come_back_in_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(subscriptions, "ORDER_PATIENCE", 5.0)
+    signer = Turns()
+    async with linked(authorizer=signer) as (client, dial, _):
+        names = [f"private-{n}" for n in range(5)]
+        for name in names:
+            client.subscribe(name)
+        await until(lambda: len(signer.asked) == 5)
+        for name in (names[3], names[1], names[4]):
+            signer.turn(name).set()
+        await quiet(dial)
+        signer.turn(names[0]).set()
+        assert [(await dial.subscribe())["channel"] for _ in range(2)] == names[:2]
+        await quiet(dial)
+        signer.turn(names[2]).set()
+        assert [(await dial.subscribe())["channel"] for _ in range(3)] == names[2:]
+
+
+async def test_a_signature_that_takes_too_long_is_overtaken_and_the_others_keep_their_order(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(subscriptions, "ORDER_PATIENCE", 0.02)
+    signer = Turns()
+    async with linked(authorizer=signer) as (client, dial, _):
+        names = [f"private-{n}" for n in range(6)]
+        channels = [client.subscribe(name) for name in names]
+        await until(lambda: len(signer.asked) == 6)
+        for n in (5, 3, 1):
+            signer.turn(names[n]).set()
+        asked = [(await dial.subscribe())["channel"] for _ in range(3)]
+        assert asked == [names[1], names[3], names[5]], "0, 2 and 4 are waited for no longer"
+        await quiet(dial)
+        signer.turn(names[4]).set()
+        assert (await dial.subscribe())["channel"] == names[4]
+        signer.turn(names[2]).set()
+        signer.turn(names[0]).set()
+        assert {(await dial.subscribe())["channel"] for _ in range(2)} == {names[0], names[2]}
+        for channel in channels:
+            await channel.subscribed(5)
+
+
+async def test_who_stands_behind_the_last_signed_one_still_keeps_the_order(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(subscriptions, "ORDER_PATIENCE", 0.02)
+    signer = Turns()
+    async with linked(authorizer=signer) as (client, dial, _):
+        for name in ("private-a", "private-b", "private-c", "private-d"):
+            client.subscribe(name)
+        signer.turn("private-b").set()
+        assert (await dial.subscribe())["channel"] == "private-b"
+        monkeypatch.setattr(subscriptions, "ORDER_PATIENCE", 5.0)
+        signer.turn("private-d").set()
+        await quiet(dial)
+        signer.turn("private-c").set()
+        assert [(await dial.subscribe())["channel"] for _ in range(2)] == ["private-c", "private-d"]
+
+
+@pytest.mark.parametrize("how", ["refused", "left"])
+async def test_who_is_waited_for_and_drops_out_lets_the_others_go_on(
+    monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    monkeypatch.setattr(subscriptions, "ORDER_PATIENCE", 5.0)
+    signer = Turns()
+    async with linked(authorizer=signer) as (client, dial, _):
+        if how == "refused":
+            signer.refuse("private-a")
+            signer.free.clear()
+        first = client.subscribe("private-a")
+        client.subscribe("private-b")
+        signer.turn("private-b").set()
+        if how == "refused":
+            signer.free.set()
+        else:
+            await until(lambda: len(signer.asked) == 2)
+            await quiet(dial)
+            first.unsubscribe()
+        message = await dial.message()
+        if message["event"] == "pusher:unsubscribe":
+            message = await dial.message()
+        assert (message["event"], message["data"]["channel"]) == ("pusher:subscribe", "private-b")
+
+
+async def test_a_public_channel_waits_for_no_signature() -> None:
+    signer = Turns()
+    async with linked(authorizer=signer) as (client, dial, _):
+        client.subscribe("private-x")
+        client.subscribe("news")
+        assert (await dial.subscribe())["channel"] == "news"
+        signer.turn("private-x").set()
+        assert (await dial.subscribe())["channel"] == "private-x"
+
+
+async def test_the_order_is_kept_on_the_next_connection_too() -> None:
+    signer = Signer()
+    async with linked(authorizer=signer) as (client, dial, peer):
+        names = [f"private-{n}" for n in range(10)]
+        for name in names:
+            await join(client, dial, name)
+        await dial.hang_up()
+        again = await peer.dial()
+        await again.greet()
+        assert [(await again.subscribe())["channel"] for _ in names] == names
+
+
+# What an authorizer may answer, and raise
+
+
+@pytest.mark.parametrize("answer", [None, "k:sig", {"auth": "k:sig"}, 1, [], object()])
+async def test_an_authorizer_that_answers_something_else_is_a_failure_of_its_channel(
+    answer: Any,
+) -> None:
+    class Odd(Signer):
+        async def authorize(self, channel: str, socket_id: str) -> Any:
+            return await super().authorize(channel, socket_id) if channel != "private-x" else answer
+
+    async with linked(authorizer=Odd()) as (client, dial, _):
+        bad = client.subscribe("private-x")
+        with pytest.raises(MalformedAuthResponse, match="no Authorization") as caught:
+            await bad.subscribed(2)
+        assert caught.value.channel == "private-x"
+        assert "k:sig" not in str(caught.value)
+        await join(client, dial, "private-y")
+
+
+@pytest.mark.parametrize("named", ["", "private-y", "another"])
+async def test_an_authorizer_that_names_another_channel_fails_the_one_it_was_asked_for(
+    named: str,
+) -> None:
+    signer = Signer()
+    signer.errors["private-x"] = AuthorizationFailed("Not yours.", channel=named)
+    async with linked(authorizer=signer) as (client, dial, _):
+        good = await join(client, dial, "private-y")
+        bad = client.subscribe("private-x")
+        with pytest.raises(AuthorizationFailed, match="Not yours"):
+            await bad.subscribed(2)
+        assert bad.state is ChannelState.FAILED
+        assert good.is_subscribed
+
+
+async def test_an_error_of_antiphon_that_is_not_about_channels_is_one_of_the_channel() -> None:
+    signer = Signer()
+    signer.errors["private-x"] = SettingsError("Signing needs app_secret.")
+    async with linked(authorizer=signer) as (client, _, _):
+        bad = client.subscribe("private-x")
+        with pytest.raises(SubscriptionFailed, match="Signing needs app_secret") as caught:
+            await bad.subscribed(2)
+        assert caught.value.channel == "private-x"
+        assert isinstance(caught.value.__cause__, SettingsError)
+
+
+# Refused for the moment
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        AuthTimeout("Late.", channel="private-x"),
+        AuthServerError("Broken.", channel="private-x", code=500),
+        AuthServerError("Asked too often.", channel="private-x", code=429),
+        ZeroDivisionError(),
+    ],
+    ids=["timeout", "500", "429", "foreign"],
+)
+async def test_a_channel_that_is_refused_for_the_moment_is_asked_for_again_by_itself(
+    error: Exception,
+) -> None:
+    signer = Signer()
+    signer.errors["private-x"] = error
+    async with linked(authorizer=signer) as (client, dial, _):
+        channel = client.subscribe("private-x")
+        seen = watch(client)
+        await until(lambda: len(signer.asked) >= 3)
+        assert {o.temporary for o in failures_of(seen)} == {True}
+        signer.errors.clear()
+        await dial.subscribe()
+        await channel.subscribed(5)
+        assert channel.error is None
+        assert set(signer.asked) == {("private-x", client.socket_id)}
+
+
+@pytest.mark.parametrize("name", ["news", "private-x"])
+async def test_a_channel_the_server_refuses_for_the_moment_is_asked_for_again(name: str) -> None:
+    async with linked(authorizer=Signer()) as (client, dial, _):
+        channel = client.subscribe(name)
+        for _ in range(3):
+            await dial.subscribe(accept=False)
+            error = {"type": "LimitReached", "error": "Full", "status": 4100}
+            dial.send("pusher:subscription_error", error, name)
+        await dial.subscribe()
+        await channel.subscribed(5)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        Unauthorized("No.", channel="private-x", code=401),
+        Forbidden("No.", channel="private-x", code=403),
+        MalformedAuthResponse("No.", channel="private-x", code=200),
+        AuthServerError("No such page.", channel="private-x", code=404),
+    ],
+)
+async def test_a_channel_that_is_refused_for_good_is_not_asked_for_again_by_itself(
+    error: Exception,
+) -> None:
+    signer = Signer()
+    signer.errors["private-x"] = error
+    async with linked(authorizer=signer, min_delay=0.0, max_delay=0.0) as (client, dial, peer):
+        channel = client.subscribe("private-x")
+        with pytest.raises(AuthorizationFailed):
+            await channel.subscribed(5)
+        # One refused for the moment goes through several rounds meanwhile.
+        signer.errors["private-y"] = AuthTimeout("Late.", channel="private-y")
+        client.subscribe("private-y").bind("pusher:subscription_error", lambda e: None)
+        await until(lambda: [name for name, _ in signer.asked].count("private-y") >= 5)
+        assert [name for name, _ in signer.asked].count("private-x") == 1
+        signer.errors.clear()
+        await dial.hang_up()
+        again = await peer.dial()
+        await again.greet()
+        assert {(await again.subscribe())["channel"] for _ in range(2)} == {
+            "private-x",
+            "private-y",
+        }
+        await channel.subscribed(5)
+
+
+async def test_a_channel_the_server_refuses_for_good_is_not_asked_for_again_by_itself() -> None:
+    async with linked(min_delay=0.0, max_delay=0.0) as (client, dial, _):
+        channel = client.subscribe("news")
+        await dial.subscribe(accept=False)
+        dial.send("pusher:subscription_error", {"error": "No", "status": 403}, "news")
+        with pytest.raises(SubscriptionFailed):
+            await channel.subscribed(5)
+        other = client.subscribe("other")
+        for _ in range(5):
+            assert (await dial.subscribe(accept=False))["channel"] == "other"
+            dial.send("pusher:subscription_error", {"error": "Full", "status": 4100}, "other")
+        assert (await dial.subscribe())["channel"] == "other"
+        await other.subscribed(5)
+        assert channel.state is ChannelState.FAILED
+
+
+async def test_leaving_a_channel_ends_the_attempts_for_it() -> None:
+    signer = Signer()
+    for name in ("private-x", "private-y"):
+        signer.errors[name] = AuthTimeout("Late.", channel=name)
+    async with linked(authorizer=signer) as (client, _, _):
+        channel = client.subscribe("private-x")
+        await until(lambda: len(signer.asked) >= 2)
+        channel.unsubscribe()
+        count = len(signer.asked)
+        client.subscribe("private-y")
+        await until(lambda: [name for name, _ in signer.asked].count("private-y") >= 4)
+        assert [name for name, _ in signer.asked].count("private-x") == count
+
+
+async def test_a_handler_of_the_refusal_may_leave_the_channel() -> None:
+    signer = Signer()
+    signer.errors["private-x"] = AuthTimeout("Late.", channel="private-x")
+    async with linked(authorizer=signer) as (client, dial, _):
+        channel = client.subscribe("private-x")
+        channel.bind("pusher:subscription_error", lambda e: channel.unsubscribe())
+        await until(lambda: channel.state is ChannelState.UNSUBSCRIBED)
+        await join(client, dial, "private-y")
+        assert [name for name, _ in signer.asked].count("private-x") == 1
+        assert client._subscriptions._ends == {}
+
+
+async def test_subscribing_again_does_not_wait_for_the_next_attempt() -> None:
+    signer = Signer()
+    signer.errors["private-x"] = AuthTimeout("Late.", channel="private-x")
+    async with linked(authorizer=signer, min_delay=60.0, max_delay=60.0) as (client, dial, _):
+        channel = client.subscribe("private-x")
+        with pytest.raises(AuthTimeout):
+            await channel.subscribed(5)
+        signer.errors.clear()
+        assert client.subscribe("private-x") is channel
+        await dial.subscribe()
+        await channel.subscribed(5)
+
+
+async def test_attempts_for_a_channel_are_ever_further_apart_until_one_succeeds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("random.random", lambda: 1.0)
+    delays: list[float] = []
+    signer = Signer()
+    async with linked(authorizer=signer, min_delay=0.001, max_delay=0.02) as (client, dial, _):
+        loop = asyncio.get_running_loop()
+        call_later = loop.call_later
+
+        def noting(delay: float, work: Any, *args: Any, **options: Any) -> Any:
+            if "_try_again" in getattr(work, "__qualname__", ""):
+                delays.append(delay)
+            return call_later(delay, work, *args, **options)
+
+        monkeypatch.setattr(loop, "call_later", noting)
+        channel = client.subscribe("news")
+        for _ in range(6):
+            await dial.subscribe(accept=False)
+            dial.send("pusher:subscription_error", {"error": "Full", "status": 4100}, "news")
+        await dial.subscribe()
+        await channel.subscribed(5)
+        assert delays == [0.002, 0.004, 0.008, 0.016, 0.02, 0.02]
+        dial.send("pusher:subscription_error", {"error": "Full", "status": 4100}, "news")
+        await dial.subscribe()
+        await channel.subscribed(5)
+        assert delays[-1] == 0.002, "success begins anew"
+
+
+async def test_a_lost_connection_ends_the_attempts_and_the_next_begins_anew() -> None:
+    signer = Signer()
+    signer.errors["private-x"] = AuthTimeout("Late.", channel="private-x")
+    async with linked(authorizer=signer) as (client, dial, peer):
+        channel = client.subscribe("private-x")
+        await until(lambda: len(signer.asked) >= 2)
+        await dial.hang_up()
+        again = await peer.dial()
+        await until(lambda: channel.state is ChannelState.PENDING)
+        count = len(signer.asked)
+        assert client._subscriptions._ends == {}
+        assert client._subscriptions._backoffs == {}
+        await asyncio.sleep(0.12)  # more than twice the longest delay
+        assert len(signer.asked) == count
+        signer.errors.clear()
+        await again.greet()
+        await again.subscribe()
+        await channel.subscribed(5)

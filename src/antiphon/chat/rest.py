@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from types import TracebackType
 from typing import Any, Self, TypeVar
 from urllib.parse import quote, urlencode
@@ -57,13 +58,21 @@ class RestClient:
         api_url: The backend's base address.
         token: Bearer token; `login` sets it.
         timeout: Seconds one request may take.
+        ssl_context: Stands in for the usual one, such as for a certificate of one's own.
     """
 
-    def __init__(self, api_url: str, *, token: str = "", timeout: float = 10.0) -> None:
+    def __init__(
+        self,
+        api_url: str,
+        *,
+        token: str = "",
+        timeout: float = 10.0,
+        ssl_context: ssl.SSLContext | None = None,
+    ) -> None:
         self.api_url = api_url.rstrip("/")
         self._shown = _without_credentials(api_url) or "(nothing)"
         self.token = token
-        self._http = HttpClient(timeout)
+        self._http = HttpClient(timeout, ssl_context=ssl_context)
 
     async def login(self, email: str, password: str) -> Login:
         """Log in; further requests carry the token.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Iterator
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from antiphon.errors import (
     AntiphonError,
@@ -13,6 +13,7 @@ from antiphon.errors import (
     ClientClosed,
     ConnectionFailed,
     InvalidName,
+    MalformedAuthResponse,
     QueueOverflow,
     SubscriptionFailed,
 )
@@ -34,7 +35,7 @@ __all__ = [
     "Granted",
     "Members",
     "PresenceChannel",
-    "make_channel",
+    "kind_of",
     "signature",
 ]
 
@@ -96,19 +97,21 @@ class Granted(EventSource):
         self.move(ChannelState.PENDING)
 
 
-async def signature(asked: Awaitable[T], what: str, channel: str = "") -> T:
+async def signature(asked: Awaitable[object], kind: type[T], what: str, channel: str = "") -> T:
     """What an authorizer answers.
 
     Args:
         asked: The question, under way.
+        kind: What the answer must be.
         what: What it is about, for the error's text.
         channel: The channel, if it is about one.
 
     Raises:
-        AntiphonError: The authorizer's own, or `AuthServerError` for whatever else it raised.
+        AntiphonError: The authorizer's own, `AuthServerError` for whatever else it raised, or
+            `MalformedAuthResponse` for whatever else it answered.
     """
     try:
-        return await asked
+        answer = await asked
     except AntiphonError:
         raise
     except (Exception, asyncio.CancelledError) as exc:
@@ -119,6 +122,12 @@ async def signature(asked: Awaitable[T], what: str, channel: str = "") -> T:
         raise AuthServerError(
             f"The authorizer failed for {what} with {type(exc).__name__}.", channel=channel
         ) from exc
+    if not isinstance(answer, kind):
+        raise MalformedAuthResponse(
+            f"The authorizer gave no {kind.__name__} for {what} but {type(answer).__name__}.",
+            channel=channel,
+        )
+    return answer
 
 
 class ChannelOwner(Protocol):
@@ -192,9 +201,9 @@ class Channel(Granted):
     def trigger(self, event: str, data: Any = None) -> TriggerResult:
         """Send a client event to the channel's other members.
 
-        It is sent at once if the channel is joined and no more than 10 were sent in the last
-        second. Else up to 100 wait, in order, also through a reconnection; what still waits when
-        the channel is left is reported as `QueueOverflow`.
+        It is sent at once if the channel is joined and this client has sent fewer than 10 in the
+        last second, on whichever channels. Else up to 100 wait, in order, also through a
+        reconnection; what still waits when the channel is left is reported as `QueueOverflow`.
 
         Args:
             event: A name that begins with `client-`.
@@ -337,13 +346,25 @@ class EncryptedChannel(Channel):
         self.refreshed_at: float | None = None
 
     def lost(self) -> None:
-        """The connection is gone, and with it the key."""
+        """The connection is gone, and with it the key; what waits for one waits for the next."""
         self.key = None
         self.refreshed_at = None
         super().lost()
 
+    def left(self) -> None:
+        """The program has given its last hold back."""
+        if self.sealed is not None:
+            self.sealed.close(discard=True)  # a full one would keep the socket from being read
+            self.sealed = None
+        super().left()
 
-def make_channel(name: str, owner: ChannelOwner) -> Channel:
-    """A channel of the kind its name says."""
-    kinds = {Access.PRESENCE: PresenceChannel, Access.ENCRYPTED: EncryptedChannel}
-    return kinds.get(access_of(name), Channel)(name, owner)
+
+def kind_of(name: str) -> type[Channel]:
+    """The kind of channel that a name says."""
+    return _KINDS.get(access_of(name), Channel)
+
+
+_KINDS: Final[dict[Access, type[Channel]]] = {
+    Access.PRESENCE: PresenceChannel,
+    Access.ENCRYPTED: EncryptedChannel,
+}

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar, overload
 from urllib.parse import urlsplit
 
 import msgspec
@@ -51,7 +51,7 @@ from .states import (
     Stats,
 )
 from .subscriptions import Subscriptions
-from .transport import Traffic
+from .transport import Traffic, check_proxy
 from .user import SIGN_IN, User
 
 if TYPE_CHECKING:
@@ -59,13 +59,16 @@ if TYPE_CHECKING:
 
 __all__ = ["Client"]
 
+C = TypeVar("C", bound=Channel)
 T = TypeVar("T")
 
 log = logging.getLogger("antiphon.connection")
 log_frames = logging.getLogger("antiphon.frames")
 
 UNAVAILABLE_AFTER = 10.0
+_ANEW: Final = Closed(Action.RECONNECT, None, "A new attempt is wanted.", opened=False)
 _EXCERPT: Final = 200
+_SIGNED: Final = ('{"event":"pusher:subscribe"', '{"event":"pusher:signin"')
 _TLS_ONLY = "The application only accepts TLS: set the scheme to https, and the port to match."
 
 
@@ -93,10 +96,14 @@ class Client(EventSource):
         min_delay: Seconds between attempts at the least.
         max_delay: Seconds between attempts at the most.
         history: How many of the last events `history` keeps; 0 for none.
-        ssl_context: Stands in for the usual one, such as for a certificate of one's own.
+        ssl_context: Stands in for the usual one, such as for a certificate of one's own; the
+            backend is asked with it, too.
         headers: Further headers of the upgrade request.
         proxy: Address of a proxy: `http://`, `https://`, `socks4://` or `socks5://`.
         source_address: Address of this machine to dial from.
+
+    Raises:
+        SettingsError: `proxy` is no address of a proxy.
 
     Attributes:
         settings: Where the server is.
@@ -124,13 +131,18 @@ class Client(EventSource):
         proxy: str | None = None,
         source_address: str | None = None,
     ) -> None:
+        if proxy is not None:
+            check_proxy(proxy)
         super().__init__(Host())
         self.settings = settings
         self.state = ConnectionState.INITIALIZED
         self.history: deque[Event] = deque(maxlen=history)
         if authorizer is None and settings.auth_url:
             authorizer = HttpAuthorizer(
-                settings.auth_url, user_auth_url=settings.user_auth_url, token=token
+                settings.auth_url,
+                user_auth_url=settings.user_auth_url,
+                token=token,
+                ssl_context=ssl_context,
             )
         self._authorizer = authorizer
         self._authenticator = authenticator
@@ -212,8 +224,21 @@ class Client(EventSource):
             self._running = None
 
     async def close(self) -> None:
-        """Disconnect and let go of everything: channels, handlers, streams, the authorizer."""
-        await self.disconnect()
+        """Disconnect and let go of everything: channels, handlers, streams, the authorizer.
+
+        Cancelled, it does so all the same, but does not wait for the server to say goodbye.
+        """
+        async with contextlib.AsyncExitStack() as last:  # from here upwards, whatever happens
+            if self._authenticator is not None:  # perhaps the same: closing twice does no harm
+                last.push_async_callback(self._authenticator.close)
+            if self._authorizer is not None:
+                last.push_async_callback(self._authorizer.close)
+            last.push_async_callback(self._host.close)
+            last.callback(self._let_go)
+            await self.disconnect()
+
+    def _let_go(self) -> None:
+        """Leave all channels, take off all handlers, end all streams."""
         self._subscriptions.close()
         if self._user is not None:
             self._user.close()
@@ -222,12 +247,7 @@ class Client(EventSource):
             inbox.close()
         self._inboxes.clear()
         self._frames = ()
-        await self._host.close()
         self._error = None
-        if self._authorizer is not None:
-            await self._authorizer.close()
-        if self._authenticator is not None:  # perhaps the same: closing twice does no harm
-            await self._authenticator.close()
 
     async def __aenter__(self) -> Self:
         try:
@@ -251,6 +271,8 @@ class Client(EventSource):
             self._hurry.set()
             if self._dialling is not None and not self._dialling.expired():
                 self._dialling.reschedule(0)
+            elif self._connection is not None:
+                self._connection.give_up(_ANEW)  # it waits for the server's first word
 
     async def wait_closed(self) -> None:
         """Wait until the client has given up or was told to end.
@@ -265,17 +287,28 @@ class Client(EventSource):
 
     # Channels, and the user
 
-    def subscribe(self, name: str) -> Channel:
+    @overload
+    def subscribe(self, name: str) -> Channel: ...
+
+    @overload
+    def subscribe(self, name: str, kind: type[C]) -> C: ...
+
+    def subscribe(self, name: str, kind: type[Channel] = Channel) -> Channel:
         """Join a channel, now and at every later connection.
 
         Subscribing to a channel again gives the same `Channel`; it is left when every hold on
         it has been given back with `unsubscribe()`.
 
+        Args:
+            name: The channel's name; what it begins with says what it is.
+            kind: What the caller takes it for, such as `PresenceChannel`: for type checkers.
+
         Raises:
-            InvalidName: No channel can have this name.
+            InvalidName: No channel can have this name, or none of this kind.
             SubscriptionFailed: It needs a signature, and there is no authorizer.
+            SettingsError: It is encrypted, and PyNaCl is missing.
         """
-        return self._subscriptions.subscribe(name)
+        return self._subscriptions.subscribe(name, kind)
 
     def channel(self, name: str) -> Channel | None:
         """A channel that is held, or None."""
@@ -425,6 +458,9 @@ class Client(EventSource):
         try:
             while True:
                 closed, lasted = await self._connect_once()
+                if closed is _ANEW and self.state is not ConnectionState.CONNECTED:
+                    self._hurry.clear()
+                    continue
                 self._backoff.connection_lasted(lasted)
                 if closed.action is Action.USE_TLS and not self._switch_to_tls():
                     return self._fail(Refused(_TLS_ONLY, code=closed.code))
@@ -466,6 +502,8 @@ class Client(EventSource):
             closed = await asyncio.shield(connection.closed)
         except Unreachable as exc:
             return Closed(Action.BACK_OFF, exc.code, str(exc), opened=False), 0.0
+        except TimeoutError:
+            return _ANEW, 0.0
         except asyncio.CancelledError:
             await connection.close()
             raise
@@ -483,6 +521,7 @@ class Client(EventSource):
 
         Raises:
             Unreachable: No WebSocket connection came about.
+            TimeoutError: A new attempt is wanted.
         """
         try:
             async with asyncio.timeout(None) as self._dialling:
@@ -494,9 +533,6 @@ class Client(EventSource):
                     proxy=self._proxy,
                     source_address=self._source_address,
                 )
-        except TimeoutError:
-            where = urlsplit(self._url).netloc
-            raise Unreachable(f"The dial to {where} was given up for a new one.") from None
         finally:
             self._dialling = None
 
@@ -614,9 +650,9 @@ class Client(EventSource):
         if isinstance(event, Connected):
             self._connected(event)
             return
-        if self._subscriptions.notice(event):
-            return
         if self._user is not None and self._user.notice(event):
+            return
+        if self._subscriptions.notice(event):
             return
         if isinstance(event, AntiphonError):
             self._host.report(event)
@@ -645,7 +681,7 @@ class Client(EventSource):
 
     def _tap(self, direction: Literal["in", "out"], message: bytes) -> None:
         text = message.decode("utf-8", "replace")
-        if direction == "out" and '"auth"' in text:
+        if direction == "out" and text.startswith(_SIGNED):
             text = _without_signature(message)
         log_frames.debug("%s %s", "<" if direction == "in" else ">", text[:_EXCERPT])
         for inbox in self._frames:
@@ -660,5 +696,6 @@ class Client(EventSource):
 def _without_signature(message: bytes) -> str:
     """A subscribe or a sign-in, with what it signs but not how."""
     frame = msgspec.json.decode(message)
-    frame["data"]["auth"] = "…"
+    if "auth" in frame["data"]:
+        frame["data"]["auth"] = "…"
     return msgspec.json.encode(frame).decode()

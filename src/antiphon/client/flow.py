@@ -44,6 +44,7 @@ class Valve:
         self.dropped = 0
         self._full: set[Inbox[Any]] = set()
         self._waiting = 0
+        self._waiters: list[asyncio.Task[Any] | None] = []
         self._turn: Callable[[bool], None] | None = None
         self._shut_at: float | None = None
         self._shut_for = 0.0
@@ -51,18 +52,13 @@ class Valve:
     @property
     def is_open(self) -> bool:
         """Whether the socket is to be read."""
-        return not self._full or self._waiting > 0
+        return not self._full or self._waiting > 0 or any(map(self._waits_elsewhere, self._full))
 
     @property
     def paused(self) -> float:
         """Seconds it has been shut in all."""
         now = 0.0 if self._shut_at is None else monotonic() - self._shut_at
         return self._shut_for + now
-
-    def is_shut_by_reader(self) -> bool:
-        """Whether the present task is the one that must read for the valve to open."""
-        task = asyncio.current_task()
-        return any(inbox.reader is not None and inbox.reader() is task for inbox in self._full)
 
     def connect(self, turn: Callable[[bool], None] | None) -> None:
         """Let the valve govern a socket: `turn` is called with whether to read."""
@@ -80,6 +76,22 @@ class Valve:
         finally:
             with self._changing():
                 self._waiting -= 1
+
+    @contextmanager
+    def held_open_for_reader(self) -> Iterator[None]:
+        """Keep reading while the present task waits, should the inbox that it reads be full."""
+        task = asyncio.current_task()
+        with self._changing():
+            self._waiters.append(task)
+        try:
+            yield
+        finally:
+            with self._changing():
+                self._waiters.remove(task)
+
+    def _waits_elsewhere(self, inbox: Inbox[Any]) -> bool:
+        """Whether the task that reads an inbox cannot, because it waits for an event."""
+        return inbox.reader is not None and inbox.reader() in self._waiters
 
     def mark(self, inbox: Inbox[Any], *, full: bool) -> None:
         """Take note of an inbox that is full, or no longer so."""

@@ -196,12 +196,11 @@ class EventSource:
         try:
             async with asyncio.timeout(timeout):
                 valve = self._host.valve
-                if asked or self._host.runs_here() or valve.is_shut_by_reader():
-                    # Who waits in a handler, or in its own loop over a stream, must not wait
-                    # for itself.
-                    with valve.held_open():
-                        return await future
-                return await future
+                # Who waits in a handler, or in its own loop over a stream, must not wait for
+                # itself.
+                is_asked_for = asked or self._host.runs_here()
+                with valve.held_open() if is_asked_for else valve.held_open_for_reader():
+                    return await future
         finally:
             self._waiters.discard(future)
 

@@ -85,7 +85,7 @@ class Reconnected(msgspec.Struct, frozen=True):
     Attributes:
         away: Seconds between the loss of the old connection and the new one.
         channels: The channels that are subscribed again.
-        failed: The channels that were refused.
+        failed: The channels that were refused, and `pusher:signin` if the sign-in was.
     """
 
     away: float
@@ -102,7 +102,7 @@ class Frame(msgspec.Struct, frozen=True):
 
     Attributes:
         direction: `in` from the server, `out` to it.
-        text: The message; of what is sent with a signature, only the event's name.
+        text: The message; in place of a signature it has `…`.
     """
 
     direction: Literal["in", "out"]

@@ -22,14 +22,15 @@ from antiphon.errors import (
     ClientClosed,
     ConnectionFailed,
     DecryptionFailed,
+    InvalidName,
     MalformedAuthResponse,
     SubscriptionFailed,
 )
 from antiphon.protocol.backoff import Backoff
-from antiphon.protocol.channels import check_channel_name, needs_authorization
+from antiphon.protocol.channels import Access, access_of, check_channel_name, needs_authorization
 from antiphon.protocol.client import Received
 from antiphon.protocol.closing import Action
-from antiphon.protocol.encryption import KEY_SIZE, decrypt
+from antiphon.protocol.encryption import KEY_SIZE, check_available, decrypt
 from antiphon.protocol.events import (
     CacheMissed,
     MemberAdded,
@@ -46,7 +47,7 @@ from .channel import (
     ChannelState,
     EncryptedChannel,
     PresenceChannel,
-    make_channel,
+    kind_of,
     signature,
 )
 from .connection import Connection
@@ -132,7 +133,7 @@ class Subscriptions:
             else:
                 channel.sealed = Inbox(self.host.valve)
                 channel.sealed.put(event)
-                work = self._refresh_key(channel, channel.sealed, self._connection)
+                work = self._refresh_key(channel, self._connection)
                 self._ends[channel.name] = self.host.spawn(work, f"antiphon key {channel.name}")
         return True
 
@@ -150,9 +151,7 @@ class Subscriptions:
         self._history.append(event)
         self.host.tell(event)
 
-    async def _refresh_key(
-        self, channel: EncryptedChannel, sealed: Inbox[Event], connection: Connection
-    ) -> None:
+    async def _refresh_key(self, channel: EncryptedChannel, connection: Connection) -> None:
         """Ask for the channel's key anew, and go on with the events that have waited."""
         try:
             key = _key(await self._sign(channel, connection), channel.name)
@@ -162,8 +161,16 @@ class Subscriptions:
             log.info("the key of %s was asked for anew", channel.name)
             channel.key = key
         channel.refreshed_at = monotonic()
-        channel.sealed = None
+        self._unseal_waiting(channel)
+
+    def _unseal_waiting(self, channel: EncryptedChannel) -> None:
+        """Go on with the events that have waited for a key."""
+        sealed, channel.sealed = channel.sealed, None
+        if sealed is None:
+            return
         for event in sealed.drain():
+            if self.channels.get(channel.name) is not channel:
+                break  # a handler has left it
             if not self._unseal(channel, event):
                 self._not_decrypted(event)
         sealed.close()
@@ -216,13 +223,20 @@ class Subscriptions:
 
     # What the program asks for
 
-    def subscribe(self, name: str) -> Channel:
+    def subscribe(self, name: str, kind: type[Channel] = Channel) -> Channel:
         """Hold a channel.
 
+        Args:
+            name: Its name.
+            kind: What it must be.
+
         Raises:
-            InvalidName: No channel can have this name.
+            InvalidName: No channel can have this name, or none of this kind.
             SubscriptionFailed: It needs a signature, and there is no authorizer.
+            SettingsError: It is encrypted, and PyNaCl is missing.
         """
+        if not issubclass(kind_of(name), kind):
+            raise InvalidName(f"{name!r} names no {kind.__name__}: see what it begins with.")
         channel = self.channels.get(name)
         if channel is not None:
             channel.holds += 1
@@ -235,7 +249,9 @@ class Subscriptions:
                 f"{name} needs a signature: give the client an authorizer, or settings an api_url.",
                 channel=name,
             )
-        channel = self.channels[name] = make_channel(name, self)
+        if access_of(name) is Access.ENCRYPTED:
+            check_available()
+        channel = self.channels[name] = kind_of(name)(name, self)
         self._routes[name] = channel.deliver
         if isinstance(channel, EncryptedChannel):
             self._routes[name] = partial(self._receive_sealed, channel)
@@ -294,8 +310,10 @@ class Subscriptions:
         except AntiphonError as exc:
             if self._is_current(channel, connection):
                 self._line.pop(channel.name, None)
-                self._refused(_of(channel, exc))
+                self._refused(channel, _of(channel, exc))
                 self._advance()
+                if isinstance(channel, EncryptedChannel):
+                    self._unseal_waiting(channel)
             return
         if not self._is_current(channel, connection):
             return
@@ -304,6 +322,8 @@ class Subscriptions:
             self._advance()
         else:
             self._send(channel.name, answer)  # it was overtaken
+        if isinstance(channel, EncryptedChannel):
+            self._unseal_waiting(channel)  # they came on the connection before this one
 
     async def _sign(self, channel: Channel, connection: Connection) -> Authorization:
         """A signature for this channel on this connection.
@@ -315,7 +335,8 @@ class Subscriptions:
         socket_id = connection.protocol.socket_id
         assert socket_id is not None
         name = channel.name
-        return await signature(self._authorizer.authorize(name, socket_id), name, name)
+        asked = self._authorizer.authorize(name, socket_id)
+        return await signature(asked, Authorization, name, name)
 
     def _advance(self) -> None:
         """Subscribe, in order, those who are signed; who takes too long is overtaken."""
@@ -324,6 +345,7 @@ class Subscriptions:
             if answer is None:
                 break
             self._send(name, answer)
+            self._stop_overtaking()  # the next one is waited for as long
         if all(answer is None for answer in self._line.values()):
             self._stop_overtaking()
         elif self._overtaking is None:
@@ -387,7 +409,9 @@ class Subscriptions:
             case SubscriptionSucceeded(channel, members):
                 self._joined(channel, members)
             case SubscriptionFailed():
-                self._refused(event)
+                held = self.channels.get(event.channel)
+                if held is not None:
+                    self._refused(held, event)
             case MemberAdded(channel, member):
                 self._member_added(channel, member)
             case MemberRemoved(channel, user_id):
@@ -412,15 +436,12 @@ class Subscriptions:
         self._surface("pusher:subscription_succeeded", name, data)
         self._roll.joined(name)
 
-    def _refused(self, error: SubscriptionFailed) -> None:
-        channel = self.channels.get(error.channel)
-        if channel is None:
-            return
+    def _refused(self, channel: Channel, error: SubscriptionFailed) -> None:
         channel.move(ChannelState.FAILED, error)
         self.host.report(error)
         data = {"type": type(error).__name__, "error": str(error), "status": error.code}
-        self._surface("pusher:subscription_error", error.channel, data)
-        self._roll.failed(error.channel)
+        self._surface("pusher:subscription_error", channel.name, data)
+        self._roll.failed(channel.name)
         connection = self._connection
         # A handler may have left the channel by now, or asked for it again.
         if (
@@ -471,7 +492,7 @@ def _key(answer: Authorization, channel: str) -> bytes:
     """
     try:
         key = base64.b64decode(answer.shared_secret or "", validate=True)
-    except ValueError:
+    except (TypeError, ValueError):
         key = b""
     if len(key) != KEY_SIZE:
         raise MalformedAuthResponse(

@@ -11,13 +11,14 @@ from antiphon.errors import (
     ClientClosed,
     ConnectionFailed,
     SignInFailed,
+    SubscriptionFailed,
 )
 from antiphon.protocol.channels import user_channel
 from antiphon.protocol.client import Received
-from antiphon.protocol.events import SignedIn, SubscriptionSucceeded, WatchlistChanged
+from antiphon.protocol.events import SignedIn, WatchlistChanged
 from antiphon.protocol.frames import Event
 
-from .auth import UserAuthenticator
+from .auth import Authentication, UserAuthenticator
 from .channel import ChannelState, Granted, signature
 from .connection import Connection
 from .host import Host
@@ -112,6 +113,8 @@ class User(Granted):
     def opened(self, connection: Connection) -> None:
         """Sign in on a connection that has just opened."""
         self._connection = connection
+        if self._end is not None:
+            self._end()  # who signs in at the moment of connecting is not signed in twice
         self.move(ChannelState.PENDING)
         self._end = self._host.spawn(self._sign_in(connection), "antiphon sign-in")
 
@@ -148,7 +151,7 @@ class User(Granted):
 
     def receive(self, event: Event) -> None:
         """Take an event that no channel took: it may be for this user."""
-        if event.channel is not None and event.channel == self.channel:
+        if self.id is not None and event.channel == self.channel:
             self._bindings.deliver(event)
 
     def notice(self, event: Received) -> bool:
@@ -160,8 +163,8 @@ class User(Granted):
                 self._refused(event)
             case WatchlistChanged():
                 self.watchlist.changed(event)
-            case SubscriptionSucceeded(channel, _) if channel == self.channel:
-                pass
+            case SubscriptionFailed() if self.id is not None and event.channel == self.channel:
+                self._host.report(event)
             case _:
                 return False
         return True
@@ -170,7 +173,8 @@ class User(Granted):
         socket_id = connection.protocol.socket_id
         assert socket_id is not None
         try:
-            answer = await signature(self._authenticator.authenticate(socket_id), "the sign-in")
+            asked = self._authenticator.authenticate(socket_id)
+            answer = await signature(asked, Authentication, "the sign-in")
         except AntiphonError as exc:
             error = exc
         else:
@@ -186,7 +190,7 @@ class User(Granted):
             self._connection.subscribe(self.channel, None, None)
         log.info("signed in as user %s", user_id)
         self.move(ChannelState.SUBSCRIBED)
-        self._roll.joined(SIGN_IN)
+        self._roll.gone(SIGN_IN)  # it has its answer, and is no channel
         self._surface("pusher:signin_success", user_data)
 
     def _refused(self, error: AntiphonError) -> None:

@@ -103,6 +103,10 @@ class Session:
     def handle(self, received: Received | None) -> None:
         """It was something else, and is taken note of."""
 
+    def connected(self, link: Link) -> None:
+        """The upgrade is done."""
+        self.link = link
+
     def alive(self) -> None:
         """A WebSocket ping or pong has arrived."""
 

@@ -33,7 +33,7 @@ async def check_upgrade(case: Case) -> Finding:
     url = case.settings.websocket_url
     session = Session(case.timeout)
     try:
-        session.link = await dial(
+        await dial(
             url,
             session,
             timeout=case.timeout,

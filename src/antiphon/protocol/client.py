@@ -280,7 +280,8 @@ class ClientProtocol:
         meant = self._meant_by(code, message)
         if meant == _SIGN_IN:
             del self._pending[_SIGN_IN]
-            text = f"The server refused the sign-in: {message.rstrip('.')}."
+            words = message.rstrip(".")
+            text = f"The server refused the sign-in: {words}. (Laravel Reverb has none.)"
             return SignInFailed(text, code=code)
         if meant is not None:
             return self._refused(meant, message, code)

@@ -19,7 +19,16 @@ if TYPE_CHECKING:
 
     from nacl.secret import SecretBox
 
-__all__ = ["KEY_SIZE", "NONCE_SIZE", "Sealed", "decode_key", "decrypt", "encrypt", "shared_secret"]
+__all__ = [
+    "KEY_SIZE",
+    "NONCE_SIZE",
+    "Sealed",
+    "check_available",
+    "decode_key",
+    "decrypt",
+    "encrypt",
+    "shared_secret",
+]
 
 KEY_SIZE: Final = 32
 """Bytes of a key, a master key and a channel's shared secret alike."""
@@ -28,6 +37,15 @@ NONCE_SIZE: Final = 24
 
 Sealed = dict[str, str]
 """Encrypted data as it travels: `nonce` and `ciphertext`, both base64."""
+
+
+def check_available() -> None:
+    """Find out, before it is too late, whether there is anything to decrypt with.
+
+    Raises:
+        SettingsError: PyNaCl is missing.
+    """
+    _secret_box(bytes(KEY_SIZE))
 
 
 def decode_key(text: str, what: str) -> bytes:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import random
+import ssl
 from collections.abc import AsyncIterator, Callable
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
@@ -54,6 +55,7 @@ class HttpAuthorizer:
         min_delay: Seconds before a request is sent again, at the least.
         max_delay: Seconds before a request is sent again, at the most, unless the endpoint says
             otherwise.
+        ssl_context: Stands in for the usual one, such as for a certificate of one's own.
 
     Raises:
         SettingsError: `url` or `user_auth_url` is no http address, or holds a user and a password
@@ -72,6 +74,7 @@ class HttpAuthorizer:
         batch: bool = False,
         min_delay: float = 0.5,
         max_delay: float = 10.0,
+        ssl_context: ssl.SSLContext | None = None,
     ) -> None:
         for address in (url, user_auth_url or url):
             _check(address, has_token=token is not None or refresh is not None)
@@ -82,7 +85,7 @@ class HttpAuthorizer:
         self._batch = batch
         self._min_delay = min_delay
         self._max_delay = max_delay
-        self._http = HttpClient(timeout, max_answer=MAX_ANSWER)
+        self._http = HttpClient(timeout, max_answer=MAX_ANSWER, ssl_context=ssl_context)
         self._slots = asyncio.Semaphore(REQUESTS_AT_ONCE)
         self._tasks: set[asyncio.Task[None]] = set()
         # The batch that further channels may join.
