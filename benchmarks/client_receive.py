@@ -1,6 +1,7 @@
-"""Events a client receives per second of its CPU: typed, beside the bare loop and pusher-js.
+"""Events a client receives per second of its CPU: typed, beside the bare loop and other clients.
 
-`python -m benchmarks.client_receive`. The feeder has the other core.
+`python -m benchmarks.client_receive`. The feeder has the other core. CPU is that of the client's
+whole process, all threads and the system's share, from the first event to the last.
 """
 
 from __future__ import annotations
@@ -21,9 +22,16 @@ from antiphon.protocol.frames import decode_event
 
 from .feeder import CHANNEL, EVENT, FRAME
 from .measure import in_turn, python, table
+from .peers.environment import peers_python
 
 COUNT = 200_000
 NODE_CLIENT = Path(__file__).parent / "client_receive_pusher_js.cjs"
+PUSHER_JS = "pusher-js 8.6"
+PEERS = {
+    "asyncpusher": "asyncpusher 0.2.5",
+    "pysher": "pysher 1.0.8",
+    "sockudo": "sockudo-python 2.2.0",
+}
 NODE_MODULES = Path(__file__).parent.parent / "tests" / "js" / "node_modules"
 
 
@@ -93,15 +101,29 @@ def main() -> None:
             "antiphon, async iterator": python("client_receive", "stream", port),
             "bare loop": python("client_receive", "bare", port),
         }
+        bases = ["bare loop"]
+        missing: list[str] = []
         node = shutil.which("node")
         if node and NODE_MODULES.exists():
-            commands["pusher-js 8.6"] = [node, str(NODE_CLIENT), str(port), str(COUNT)]
+            commands[PUSHER_JS] = [node, str(NODE_CLIENT), str(port), str(COUNT)]
+            bases.append(PUSHER_JS)
+        else:
+            missing.append(f"{PUSHER_JS}: run `npm ci` in tests/js")
+        peers = peers_python(make=False)
+        for client, name in PEERS.items():
+            if peers:
+                arguments = [client, str(port), str(COUNT), CHANNEL, EVENT]
+                commands[name] = [peers, "-m", "benchmarks.client_receive_peers", *arguments]
+            else:
+                missing.append(f"{name}: `python -m benchmarks.peers` installs it")
         figures = in_turn(commands)
     finally:
         feeder.terminate()
         feeder.wait()
     title = f"Client: {COUNT:,} frames of {len(FRAME)} bytes received"
-    table(title, "events/s of CPU", figures, "bare loop")
+    table(title, "events/s of CPU", figures, *bases)
+    for line in missing:
+        print(f"  not measured: {line}")
 
 
 if __name__ == "__main__":

@@ -23,15 +23,25 @@ def in_turn(commands: Mapping[str, Sequence[str]], runs: int = RUNS) -> dict[str
     return figures
 
 
-def table(title: str, unit: str, figures: Mapping[str, Sequence[float]], base: str) -> None:
-    """Print the median, the range, and the ratio to `base`, run by run."""
-    print(f"\n{title} ({unit}; median of {RUNS}, min-max, ratio to {base} run by run)")
+def table(
+    title: str,
+    unit: str,
+    figures: Mapping[str, Sequence[float]],
+    *bases: str,
+    runs: int = RUNS,
+) -> None:
+    """Print the median, the range, and for each base the median of the ratios, run by run."""
+    print(f"\n{title} ({unit}; median of {runs}, min-max, × {', × '.join(bases)} run by run)")
     for name, values in figures.items():
-        ratio = statistics.median(a / b for a, b in zip(values, figures[base], strict=True))
+        ratios = "".join(f"   × {_ratio(values, figures[base]):5.2f}" for base in bases)
         print(
             f"  {name:<28} {statistics.median(values):>12,.0f}"
-            f"   {min(values):>12,.0f} - {max(values):>12,.0f}   × {ratio:.2f}"
+            f"   {min(values):>12,.0f} - {max(values):>12,.0f}{ratios}"
         )
+
+
+def _ratio(values: Sequence[float], base: Sequence[float]) -> float:
+    return statistics.median(a / b for a, b in zip(values, base, strict=True))
 
 
 def python(module: str, *arguments: object) -> list[str]:

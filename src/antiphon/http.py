@@ -127,6 +127,7 @@ class HttpClient:
             failure = NoAnswer("it did not answer in time", timed_out=True)
         except aiohttp.ClientError as exc:
             failure = NoAnswer(_reason(exc), timed_out=False)
+            _forget_frames(exc)
         except UnicodeError:  # of a host that IDNA refuses
             failure = NoAnswer(_NO_ADDRESS, timed_out=False)
         except ValueError:
@@ -149,6 +150,13 @@ class HttpClient:
             if len(body) > self._max_answer:
                 raise AnswerTooLarge(response.status, self._max_answer)
         return bytes(body)
+
+
+def _forget_frames(exc: BaseException | None) -> None:
+    """Drop the tracebacks of a chain: aiohttp keeps exceptions in locals of the frames they hold."""
+    while exc is not None:
+        exc.__traceback__ = None
+        exc = exc.__cause__ or exc.__context__
 
 
 def _address(text: str) -> URL:

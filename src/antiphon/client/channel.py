@@ -115,8 +115,7 @@ async def signature(asked: Awaitable[object], kind: type[T], what: str, channel:
     except AntiphonError:
         raise
     except (Exception, asyncio.CancelledError) as exc:
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
+        if _is_cancelled():
             raise
         # A foreign exception's text may hold an address with a token: its name must do.
         raise AuthServerError(
@@ -128,6 +127,12 @@ async def signature(asked: Awaitable[object], kind: type[T], what: str, channel:
             channel=channel,
         )
     return answer
+
+
+def _is_cancelled() -> bool:
+    # No local of `signature` may hold the task: the exception in its traceback would hold both.
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 class ChannelOwner(Protocol):

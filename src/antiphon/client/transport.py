@@ -352,12 +352,16 @@ async def _connect(host: str, port: int, source_address: str | None) -> socket.s
         addresses = [address for address in addresses if address[0] in families]
         if not addresses:
             raise OSError(f"{host} has no address of the kind of {source_address}")
-    return await start_connection(
-        addresses,
-        local_addr_infos=local,
-        happy_eyeballs_delay=HAPPY_EYEBALLS_DELAY,
-        socket_factory=_socket,
-    )
+    try:
+        return await start_connection(
+            addresses,
+            local_addr_infos=local,
+            happy_eyeballs_delay=HAPPY_EYEBALLS_DELAY,
+            socket_factory=_socket,
+        )
+    except OSError as exc:
+        # aiohappyeyeballs keeps it in a local: its traceback would hold the frame that holds it.
+        raise exc.with_traceback(None) from None
 
 
 def _socket(address: AddrInfoType) -> socket.socket:

@@ -151,9 +151,13 @@ class HttpAuthorizer:
             result = await future
         finally:
             request.leave(channel, future)
-        if isinstance(result, AuthorizationFailed):
-            raise result
-        return result
+            del future
+        try:
+            if isinstance(result, AuthorizationFailed):
+                raise result
+            return result
+        finally:
+            del result  # its traceback holds this frame, which held the future that held it
 
     # The life of a request
 

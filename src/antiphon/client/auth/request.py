@@ -69,6 +69,7 @@ class AuthRequest:
 
     def ended(self, task: asyncio.Task[None]) -> None:
         """Let go who still waits: the task was ended, or is broken."""
+        self.task = None  # its traceback holds the frame that holds this
         broken = None if task.cancelled() else task.exception()
         for channel, futures in self.waiting.items():
             error = AuthorizationFailed(
