@@ -69,6 +69,7 @@ lock: $(DEV)/.tools ## Write requirements/*.lock anew (ARGS=--upgrade: with the 
 		--constraints requirements/tools.lock --output-file requirements/dev.lock
 	@$(COMPILE) pyproject.toml --extra cli --extra server --extra backend \
 		--constraints requirements/dev.lock --output-file requirements/demo.lock
+	@$(COMPILE) $(ARGS) requirements/peers.in --output-file requirements/peers.lock
 	@cd tests/js && npm install --package-lock-only --loglevel=error >/dev/null
 
 .PHONY: clean

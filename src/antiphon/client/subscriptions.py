@@ -93,7 +93,7 @@ class Subscriptions:
         self._routes: dict[str, Callable[[Event], object]] = {}
         self.host = host
         # Takes events of channels that are not held.
-        self.otherwise: Callable[[Event], None] | None = None
+        self.otherwise: Callable[[Event], object] = _nobody
         self._authorizer = authorizer
         self._history = history
         self._make_backoff = backoff
@@ -111,12 +111,12 @@ class Subscriptions:
 
     def receive(self, event: Event) -> None:
         """Take an event of a channel: the hot path."""
-        deliver = self._routes.get(event.channel)  # type: ignore[arg-type]  # None is in no dict
-        if deliver is not None:
-            if deliver(event):
-                return  # it is encrypted, and comes again when it is not
-        elif self.otherwise is not None:
-            self.otherwise(event)
+        try:
+            deliver = self._routes[event.channel]  # type: ignore[index]  # None is in no dict
+        except KeyError:
+            deliver = self.otherwise
+        if deliver(event):
+            return  # it is encrypted, and comes again when it is not
         self._history.append(event)
         if self.host.observers:
             self.host.tell(event)
@@ -219,7 +219,7 @@ class Subscriptions:
             channel.left()
         self.channels.clear()
         self._routes.clear()
-        self.otherwise = None
+        self.otherwise = _nobody
 
     # What the program asks for
 
@@ -501,3 +501,7 @@ def _key(answer: Authorization, channel: str) -> bytes:
             channel=channel,
         )
     return key
+
+
+def _nobody(event: Event) -> None:
+    """Takes an event that nobody waits for."""

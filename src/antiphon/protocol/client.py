@@ -118,9 +118,10 @@ class ClientProtocol:
         """
         if self.state is not _OPEN:
             return self._receive_early(payload, now)
-        if now - self._last_heard > self._longest_silence:
-            return self._fell_silent(now)
-        self._last_heard = now
+        if now is not self._last_heard:  # all messages of one read have the same
+            if now - self._last_heard > self._longest_silence:
+                return self._fell_silent(now)
+            self._last_heard = now
         try:
             event = _decode_usual_event(payload)
         except UNUSUAL:
@@ -129,8 +130,7 @@ class ClientProtocol:
             except MalformedFrame as exc:
                 return exc
         self._last_error = None
-        handler = _HANDLERS.get(event.name)
-        return event if handler is None else handler(self, event)
+        return _HANDLERS[event.name](self, event) if event.name in _HANDLERS else event
 
     def _receive_early(self, payload: str | bytes | memoryview, now: float) -> Received | None:
         if self.state is State.CLOSED:
