@@ -148,8 +148,8 @@ class SubscriptionFailed(AntiphonError):
 
     @property
     def temporary(self) -> bool:
-        """Whether asking again later, with nothing changed, may help: codes 4100 to 4299."""
-        return self.code is not None and 4100 <= self.code < 4300
+        """Whether asking again later, with nothing changed, may help: codes 4100 to 4199."""
+        return self.code is not None and 4100 <= self.code < 4200
 
 
 class AuthorizationFailed(SubscriptionFailed):

@@ -238,6 +238,22 @@ async def test_a_reconnection_that_is_lost_before_it_is_complete_is_not_told() -
         assert len(reconnections(seen)) == 1
 
 
+async def test_what_is_left_between_two_connections_completes_nothing() -> None:
+    async with linked() as (client, dial, peer):
+        news = await join(client, dial, "news")
+        seen = watch(client)
+        second = await lose(dial, peer)
+        await second.subscribe(accept=False)
+        await second.hang_up()
+        third = await peer.dial()
+        await until(lambda: client.state is not ConnectionState.CONNECTED)
+        news.unsubscribe()
+        assert reconnections(seen) == []
+        await third.greet()
+        await until(lambda: reconnections(seen))
+        assert reconnections(seen)[0].channels == ()
+
+
 async def test_how_long_there_was_no_connection_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     passed = [0.0]
     monkeypatch.setattr(client_module, "monotonic", lambda: monotonic() + passed[0])

@@ -576,7 +576,7 @@ async def quiet(dial: Dial) -> None:
 async def test_the_order_of_subscribes_is_kept_though_signatures_come_back_in_another(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(subscriptions, "ORDER_PATIENCE", 5.0)
+    monkeypatch.setattr(subscriptions, "ORDER_PATIENCE", 60.0)
     signer = Turns()
     async with linked(authorizer=signer) as (client, dial, _):
         names = [f"private-{n}" for n in range(5)]
@@ -626,7 +626,7 @@ async def test_who_stands_behind_the_last_signed_one_still_keeps_the_order(
             client.subscribe(name)
         signer.turn("private-b").set()
         assert (await dial.subscribe())["channel"] == "private-b"
-        monkeypatch.setattr(subscriptions, "ORDER_PATIENCE", 5.0)
+        monkeypatch.setattr(subscriptions, "ORDER_PATIENCE", 60.0)
         signer.turn("private-d").set()
         await quiet(dial)
         signer.turn("private-c").set()
@@ -637,7 +637,7 @@ async def test_who_stands_behind_the_last_signed_one_still_keeps_the_order(
 async def test_who_is_waited_for_and_drops_out_lets_the_others_go_on(
     monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
-    monkeypatch.setattr(subscriptions, "ORDER_PATIENCE", 5.0)
+    monkeypatch.setattr(subscriptions, "ORDER_PATIENCE", 60.0)
     signer = Turns()
     async with linked(authorizer=signer) as (client, dial, _):
         if how == "refused":
@@ -842,6 +842,28 @@ async def test_a_handler_of_the_refusal_may_leave_the_channel() -> None:
         await join(client, dial, "private-y")
         assert [name for name, _ in signer.asked].count("private-x") == 1
         assert client._subscriptions._ends == {}
+
+
+async def test_a_handler_of_the_refusal_may_ask_again_and_leaving_ends_what_it_asked() -> None:
+    signer = Signer()
+    signer.errors["private-x"] = AuthTimeout("Late.", channel="private-x")
+    async with linked(authorizer=signer) as (client, dial, _):
+        channel = client.subscribe("private-x")
+
+        def again(_: Event) -> None:
+            signer.errors.clear()
+            signer.free.clear()
+            client.subscribe("private-x")
+
+        channel.bind("pusher:subscription_error", again)
+        await until(lambda: len(signer.asked) == 2)
+        assert client._subscriptions._backoffs == {}, "no further attempt is on its way"
+        for _ in range(2):
+            channel.unsubscribe()
+        await until(lambda: not signer.at_once)
+        signer.free.set()
+        await dial.event("pusher:unsubscribe")
+        await join(client, dial, "private-y")
 
 
 async def test_subscribing_again_does_not_wait_for_the_next_attempt() -> None:

@@ -691,3 +691,29 @@ async def test_a_real_server_that_is_restarted_has_the_user_sign_in_again() -> N
             await client.subscribe("news").subscribed(5)  # joined after the user's own channel
             await publisher.send_to_user("7", "order", {"id": 6})
             assert (await soon(anext(orders))).id == 6
+
+
+# Trying again
+
+
+async def test_a_sign_in_that_failed_for_the_moment_is_tried_again_by_itself() -> None:
+    passport = Passport()
+    passport.error = AuthServerError("The backend is down.", channel="")
+    async with linked(authorizer=passport) as (client, dial, _):
+        user = client.signin()
+        await until(lambda: len(passport.signed_in) >= 3)
+        passport.error = None
+        await welcome(dial)
+        await until(lambda: user.state is ChannelState.SUBSCRIBED)
+
+
+async def test_a_sign_in_that_is_forbidden_is_not_tried_again_by_itself() -> None:
+    passport = Passport()
+    passport.error = Forbidden("Not you.", channel="", code=403)
+    async with linked(authorizer=passport) as (client, dial, _):
+        user = client.signin()
+        await until(lambda: user.state is ChannelState.FAILED)
+        assert user._end is not None
+        await asyncio.sleep(0.1)  # the delays are hundredths of a second
+        assert len(passport.signed_in) == 1
+        await quiet(dial)

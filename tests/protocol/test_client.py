@@ -1043,3 +1043,28 @@ def test_no_depth_of_nesting_raises(shape: str) -> None:
         client = connected()
         check(client, shape.replace("%s", nested(depth)), 1.0)
         check_still_alive(client, 2.0)
+
+
+def test_the_round_trip_is_that_of_a_ping_and_its_own_answer() -> None:
+    client = connected(0.0)
+    trips = [client.round_trip]
+    receive(client, frame("pusher:pong"), 5.0)  # nobody had asked
+    trips.append(client.round_trip)
+    assert client.handle_timer(35.0) is None
+    receive(client, frame("pusher:pong"), 35.25)
+    trips.append(client.round_trip)
+    receive(client, frame("pusher:pong"), 50.0)
+    client.keep_alive(55.0)
+    receive(client, frame("pusher:pong"), 56.0)
+    trips.append(client.round_trip)
+    assert trips == [None, None, 0.25, 0.25]
+
+
+def test_the_last_word_on_a_user_of_a_watchlist_counts() -> None:
+    changes = [
+        {"name": "offline", "user_ids": ["john"]},
+        {"name": "online", "user_ids": ["john", "jane"]},
+        {"name": "offline", "user_ids": ["jane"]},
+    ]
+    changed = receive(connected(), frame("pusher_internal:watchlist_events", {"events": changes}))
+    assert changed == WatchlistChanged(online=("john",), offline=("jane",))

@@ -148,6 +148,7 @@ class Client(EventSource):
         self._authenticator = authenticator
         self._user: User | None = None
         new_backoff = partial(Backoff, random.random, minimum=min_delay, maximum=max_delay)
+        self._new_backoff = new_backoff
         self._roll = Roll(self._host)
         self._subscriptions = Subscriptions(
             self._host, authorizer, self.history, new_backoff, self._roll
@@ -331,7 +332,7 @@ class Client(EventSource):
                 "A sign-in needs somebody who says who the user is: give the client an"
                 " authenticator, or settings an api_url."
             )
-        user = self._user = User(self._host, authenticator, self._roll)
+        user = self._user = User(self._host, authenticator, self._roll, self._new_backoff())
         self._subscriptions.otherwise = user.receive
         if self._connection is not None and self.state is ConnectionState.CONNECTED:
             user.opened(self._connection)

@@ -98,6 +98,7 @@ class Connection:
 
     def drop(self) -> None:
         """Let go of socket and timer at once."""
+        self.protocol.receive_close(None)  # what still arrives means nothing any more
         self._valve.connect(None)
         if self._timer is not None:
             self._timer.cancel()
@@ -146,6 +147,9 @@ class Connection:
 
     def connected(self, link: Link) -> None:
         """The upgrade is done; messages may come from now on."""
+        if self.protocol.state is State.CLOSED:  # the dial was given up at the same moment
+            link.abort()
+            return
         self._link = link
         link.receive = self.receive  # somebody may have asked for the frames meanwhile
         self._arm()

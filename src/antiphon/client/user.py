@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from typing import Any, Final
@@ -13,8 +14,10 @@ from antiphon.errors import (
     SignInFailed,
     SubscriptionFailed,
 )
+from antiphon.protocol.backoff import Backoff
 from antiphon.protocol.channels import user_channel
 from antiphon.protocol.client import Received
+from antiphon.protocol.closing import Action
 from antiphon.protocol.events import SignedIn, WatchlistChanged
 from antiphon.protocol.frames import Event
 
@@ -71,13 +74,16 @@ class User(Granted):
         watchlist: Who of those this user watches is online.
     """
 
-    def __init__(self, host: Host, authenticator: UserAuthenticator, roll: Roll) -> None:
+    def __init__(
+        self, host: Host, authenticator: UserAuthenticator, roll: Roll, backoff: Backoff
+    ) -> None:
         super().__init__(host)
         self.id: str | None = None
         self.data: dict[str, Any] = {}
         self.watchlist = Watchlist(host)
         self._authenticator = authenticator
         self._roll = roll
+        self._backoff = backoff
         self._connection: Connection | None = None
         self._end: Callable[[], None] | None = None
 
@@ -129,6 +135,7 @@ class User(Granted):
         if self._end is not None:
             self._end()
             self._end = None
+        self._backoff.reset()
         self.watchlist.online.clear()
         super().lost()
 
@@ -189,6 +196,7 @@ class User(Granted):
         if self._connection is not None:
             self._connection.subscribe(self.channel, None, None)
         log.info("signed in as user %s", user_id)
+        self._backoff.reset()
         self.move(ChannelState.SUBSCRIBED)
         self._roll.gone(SIGN_IN)  # it has its answer, and is no channel
         self._surface("pusher:signin_success", user_data)
@@ -201,6 +209,12 @@ class User(Granted):
             "pusher:signin_error",
             {"type": type(error).__name__, "error": str(error), "status": error.code},
         )
+        delay = self._backoff.next_delay(Action.BACK_OFF)
+        is_temporary = isinstance(error, SubscriptionFailed) and error.temporary
+        # A handler may have tried again by now, or closed the client.
+        if is_temporary and delay is not None and self.state is ChannelState.FAILED:
+            log.info("signing in again in %.1f s", delay)
+            self._end = asyncio.get_running_loop().call_later(delay, self.again).cancel
 
     def _surface(self, name: str, data: Any) -> None:
         event = Event(name=name, raw=data)

@@ -148,6 +148,7 @@ class ClientProtocol:
     def keep_alive(self, now: float) -> None:
         """Tell the peer that this end lives, and take its silence for the reader's own doing."""
         self._last_heard = now
+        self._pinged_at = None
         self._outgoing.append(encode("pusher:ping", {}))
 
     def receive_close(self, code: int | None, reason: str = "") -> Closed | None:
@@ -274,6 +275,7 @@ class ClientProtocol:
         # Any message proves that the peer lives; this one also says how far away it is.
         if self._pinged_at is not None:
             self.round_trip = self._last_heard - self._pinged_at
+            self._pinged_at = None
 
     def _on_error(self, event: Event) -> Received:
         code, message = _error(event)
