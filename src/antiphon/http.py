@@ -153,7 +153,7 @@ class HttpClient:
 
 
 def _forget_frames(exc: BaseException | None) -> None:
-    """Drop the tracebacks of a chain: aiohttp keeps exceptions in locals of the frames they hold."""
+    """Drop the tracebacks of a chain: aiohttp keeps exceptions in the frames they hold."""
     while exc is not None:
         exc.__traceback__ = None
         exc = exc.__cause__ or exc.__context__

@@ -221,7 +221,7 @@ class _Uvicorn(uvicorn.Server):
             connection.shutdown()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_GRACE):
-                while self.server_state.connections or self.server_state.tasks:
+                while self.server_state.connections or self.server_state.tasks:  # noqa: ASYNC110
                     await asyncio.sleep(_STARTUP_POLL)
         for task in self.server_state.tasks:
             task.cancel()
