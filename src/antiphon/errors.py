@@ -114,6 +114,10 @@ class ConnectionFailed(AntiphonError):
         super().__init__(message)
         self.code = code
 
+    def again(self) -> ConnectionFailed:
+        """The same error, to be raised once more: one raised twice gathers tracebacks."""
+        return type(self)(str(self), code=self.code)
+
 
 class Refused(ConnectionFailed):
     """The server refuses this client as it is; dialling again unchanged is pointless."""

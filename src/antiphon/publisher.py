@@ -162,6 +162,7 @@ class Publisher:
             For each channel the attributes asked for; empty when none were.
 
         Raises:
+            InvalidName: `socket_id` is no socket id.
             PublishFailed: The server refused it or could not be reached; or the channel is
                 encrypted, and there is no master key, or another channel beside it.
             SettingsError: The channel is encrypted, and PyNaCl is missing.
@@ -171,6 +172,7 @@ class Publisher:
             raise PublishFailed(f"An event goes to 1 to {MAX_CHANNELS} channels, not {len(names)}.")
         body: dict[str, Any] = {"name": event, "channels": names, "data": self._data(names, data)}
         if socket_id is not None:
+            _check_socket_id(socket_id)
             body["socket_id"] = socket_id
         return _channels(await self._request("POST", "events", body=_with_info(body, info)))
 
@@ -181,6 +183,7 @@ class Publisher:
             For each event the attributes its `info` asks for; empty when none does.
 
         Raises:
+            InvalidName: A `socket_id` is no socket id.
             PublishFailed: The server refused them or could not be reached; or a channel is
                 encrypted, and there is no master key: then none is published.
             SettingsError: A channel is encrypted, and PyNaCl is missing.
@@ -192,6 +195,7 @@ class Publisher:
             data = self._data([event.channel], event.data)
             item = {"channel": event.channel, "name": event.name, "data": data}
             if event.socket_id is not None:
+                _check_socket_id(event.socket_id)
                 item["socket_id"] = event.socket_id
             batch.append(_with_info(item, event.info))
         answer = await self._request("POST", "batch_events", body={"batch": batch})

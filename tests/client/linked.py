@@ -142,6 +142,10 @@ class FakeHost(Host):
     def report(self, error: AntiphonError) -> None:
         self.errors.append(error)
 
+    @property
+    def is_open(self) -> bool:
+        return True
+
     def leave(self, channel: Channel) -> None:
         self.left.append(channel.name)
         channel.left()

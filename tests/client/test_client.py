@@ -842,7 +842,7 @@ async def test_a_server_that_refuses_an_open_connection_is_not_dialled_again(cod
         assert client.state is FAILED
         assert len(peer.dials) == 1
         assert states(seen) == [FAILED]
-        assert errors(seen) == [caught.value]
+        assert [str(error) for error in errors(seen)] == [str(caught.value)]
 
 
 @pytest.mark.parametrize("in_band", [4001, 4004, 4009, 4100, 4200])
@@ -1057,7 +1057,7 @@ async def test_a_client_gives_up_after_as_many_attempts_as_it_may_make(attempts:
         ]
         assert states(seen) == [CONNECTING, FAILED]
         assert len(errors(seen)) == attempts, "each attempt says why"
-        assert errors(seen)[-1] is error
+        assert str(errors(seen)[-1]) == str(error)
 
 
 async def test_a_client_that_gave_up_can_be_told_to_connect_again() -> None:

@@ -76,7 +76,7 @@ def test_an_error_is_told_and_logged_with_its_kind(caplog: pytest.LogCaptureFixt
 
 def test_what_a_server_reports_is_no_warning(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    Host().report(ServerReportedError("Slower, please.", code=4301))
+    Host().report(ServerReportedError("Slower, please.", code=4200))
     assert [record.levelno for record in caplog.records] == [logging.INFO]
 
 

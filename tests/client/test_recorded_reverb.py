@@ -286,11 +286,10 @@ async def test_reverbs_members_come_and_go() -> None:
 
 async def test_soketis_members_may_have_no_id_at_all() -> None:
     said = spoken("soketi/presence_user_id_types", "c")
-    async with hearing(said, in_step=False) as (client, peer):
-        room = client.subscribe("presence-n")
-        assert isinstance(room, PresenceChannel)
-        seen = watch(client)
+    async with hearing(said) as (client, peer):
         await soon(client.connect())
+        seen = watch(client)
+        room = client.subscribe("presence-n", PresenceChannel)
         await until(lambda: len(events(seen)) == 3)
         assert [(e.name, e.data) for e in events(seen)] == [
             ("pusher:subscription_succeeded", {"count": 1, "ids": ["7"]}),

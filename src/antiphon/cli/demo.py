@@ -115,7 +115,7 @@ class _Stage:
                     token = (await john.login(JOHN[2], PASSWORD)).token
                     await self._until(stop, self._converse(ali, john), once=once)
                     if not once and not stop.is_set():
-                        self._invite(token)
+                        self._invite(login.token, token)
                         await stop.wait()
             except asyncio.CancelledError:
                 if not once:
@@ -167,18 +167,19 @@ class _Stage:
             if event is not None:
                 self._heard.put_nowait(event)
 
-    def _invite(self, token: str) -> None:
+    def _invite(self, alis_token: str, johns_token: str) -> None:
         """Say what else can be tried."""
         settings, plain = self._settings, self._printer.plain
         plain()
         plain(f"  Server    {settings.http_url}  (app key {settings.app_key})")
         plain(f"  Backend   {self._api_url}  (API: {self._api_url}/schema)")
         plain(f"  Accounts  {ALI[2]} and {JOHN[2]}, password {PASSWORD}")
+        plain(f"  Token     {alis_token}  (Ali's)")
         plain()
-        plain("Send Ali one more message, from another terminal:")
+        plain("Send Ali one more message as John, from another terminal:")
         plain(
             f"  curl -X POST {self._api_url}/api/conversations/{self._conversation}/messages"
-            f" -H 'Authorization: Bearer {token}'"
+            f" -H 'Authorization: Bearer {johns_token}'"
             " -H 'Content-Type: application/json' -d '{\"content\": \"Hello from curl!\"}'"
         )
         plain("Listen as John:")

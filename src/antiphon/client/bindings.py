@@ -13,7 +13,13 @@ from typing import Any, Final, TypeVar, cast
 
 import msgspec
 
-from antiphon.errors import AntiphonError, HandlerFailed, PayloadInvalid, QueueOverflow
+from antiphon.errors import (
+    ClientClosed,
+    ConnectionFailed,
+    HandlerFailed,
+    PayloadInvalid,
+    QueueOverflow,
+)
 from antiphon.protocol.frames import Event, decode_data_as
 
 from .flow import Inbox, Policy, Stream
@@ -23,7 +29,7 @@ __all__ = ["Binding", "Bindings", "Handler"]
 
 T = TypeVar("T")
 
-Handler = Callable[[Any], Awaitable[None] | None]
+Handler = Callable[[Any], object]
 AsyncHandler = Callable[[Any], Awaitable[None]]
 Decode = Callable[[Any], Any]
 Sink = tuple[Decode | None, Callable[[Any], object]]
@@ -35,7 +41,7 @@ _UNFIT: Final = (msgspec.MsgspecError, TypeError, UnicodeError, RecursionError)
 class Binding:
     """A handler that is bound; `unbind()` takes it off."""
 
-    __slots__ = ("_bindings", "_stop", "event", "fail", "handler", "sink")
+    __slots__ = ("_bindings", "_stop", "event", "fail", "handler", "sink", "was_bound")
 
     def __init__(
         self,
@@ -51,6 +57,8 @@ class Binding:
         self.handler = handler
         self.sink = sink
         self.fail: Callable[[Exception], None] | None = None
+        # Whether `unbind` by name or handler means it: not what a stream or a wait has put on.
+        self.was_bound = handler is not None
 
     def unbind(self) -> None:
         """Deliver nothing more to this handler; a call that is under way is finished."""
@@ -108,6 +116,10 @@ class Bindings:
         """A plain function has given something to await: that is done in order, and bounded."""
         if not inspect.isawaitable(result):
             return
+        if self._closed:  # by a handler before this one
+            if inspect.iscoroutine(result):
+                result.close()
+            return
         if self._unfinished is None:
             self._unfinished = Inbox(self._host.valve)
             self._host.spawn(self._finish_all(self._unfinished), "antiphon unfinished handlers")
@@ -137,7 +149,7 @@ class Bindings:
 
     def _report(self, event: Event, exc: BaseException) -> None:
         where = f"{event.name} on {event.channel or 'the connection'}"
-        if isinstance(exc, AntiphonError):
+        if isinstance(exc, PayloadInvalid):
             self._host.report(exc)
             return
         error = HandlerFailed(
@@ -190,7 +202,7 @@ class Bindings:
             name = f"antiphon handler of {binding.event or 'all events'}"
             self._host.spawn(self._consume(inbox, handler), name)
             binding.sink = (None, put)
-            self._route()
+            self._route(binding.event)
             put(event)
 
         binding = Binding(self, event, handler, (None, first), stop)
@@ -204,6 +216,9 @@ class Bindings:
         sink = (_decoder(type_), inbox.put)
         binding = self._insert(Binding(self, event, None, sink, inbox.close))
         binding.fail = inbox.fail
+        ended = self._host.ended
+        if ended is not None and not isinstance(ended, ClientClosed):
+            inbox.fail(ended.again())
         return Stream(inbox, binding.unbind)
 
     def once(self, event: str, type_: type[Any] | None, future: asyncio.Future[Any]) -> Binding:
@@ -215,17 +230,18 @@ class Bindings:
 
         return self._insert(Binding(self, event, None, (_decoder(type_), put), _nothing))
 
-    def fail(self, error: Exception) -> None:
+    def fail(self, error: ConnectionFailed) -> None:
         """Nothing more can come: end the streams with the error."""
         for binding in tuple(self._bound):
             if binding.fail is not None:
-                binding.fail(error)
+                binding.fail(error.again())
                 binding.unbind()
 
     def close(self) -> None:
         """Take all handlers off, and accept none any more."""
         self._closed = True
-        self.unbind(None, None)
+        for binding in tuple(self._bound):
+            binding.unbind()
         if self._unfinished is not None:
             for _, work in self._unfinished.drain():
                 if inspect.iscoroutine(work):
@@ -236,12 +252,16 @@ class Bindings:
         """Take a binding off; one that is off already is ignored."""
         if binding in self._bound:
             self._bound.remove(binding)
-            self._route()
+            self._route(binding.event)
 
     def unbind(self, event: str | None, handler: Handler | None) -> None:
         """Take off the handlers that match; None matches all."""
         for binding in tuple(self._bound):
-            if event in (None, binding.event) and handler in (None, binding.handler):
+            if (
+                binding.was_bound
+                and event in (None, binding.event)
+                and handler in (None, binding.handler)
+            ):
                 binding.unbind()
 
     def _insert(self, binding: Binding) -> Binding:
@@ -249,16 +269,19 @@ class Bindings:
             binding.unbind()
             return binding
         self._bound.append(binding)
-        self._route()
+        self._route(binding.event)
         return binding
 
-    def _route(self) -> None:
-        """Work out who gets which event, so that delivering need not."""
-        names = {binding.event for binding in self._bound if binding.event is not None}
-        self._sinks = {
-            name: tuple(b.sink for b in self._bound if b.event in (None, name)) for name in names
-        }
+    def _route(self, event: str | None) -> None:
+        """Work out who gets an event, so that delivering need not; None for all of them."""
+        names = set(self._sinks) if event is None else {event}
         self._sinks_for_all = tuple(b.sink for b in self._bound if b.event is None)
+        for name in names:
+            bound = [b for b in self._bound if b.event in (None, name)]
+            if any(b.event == name for b in bound):
+                self._sinks[name] = tuple(b.sink for b in bound)
+            else:
+                self._sinks.pop(name, None)
 
     async def _consume(self, inbox: Inbox[tuple[Event, Any]], handler: AsyncHandler) -> None:
         """Run an asynchronous handler, one event after the other."""
@@ -302,6 +325,8 @@ def _decode_otherwise(event: Event, decode: Decode) -> Any:
     try:
         return decode_data_as(event.raw, decoder)
     except _UNFIT as exc:
+        # Its frames would keep the data for as long as somebody keeps the error.
+        exc.__traceback__ = None
         raise PayloadInvalid(
             f"The data of {event.name} on {event.channel or 'the connection'} does not fit"
             f" {getattr(decoder.type, '__name__', decoder.type)}: {exc}",

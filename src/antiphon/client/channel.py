@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+
+import msgspec
 
 from antiphon.errors import (
     AntiphonError,
@@ -40,6 +42,7 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+Answer = tuple["ChannelState", AntiphonError | None]
 
 
 class ChannelState(StrEnum):
@@ -69,18 +72,19 @@ class Granted(EventSource):
         super().__init__(host)
         self.state = ChannelState.PENDING
         self.error = None
-        self._answers: set[asyncio.Future[None]] = set()
+        self._answers: set[asyncio.Future[Answer]] = set()
 
-    async def _settled(self, timeout: float | None) -> None:
-        """Wait until it is granted or refused."""
+    async def _settled(self, timeout: float | None) -> Answer:
+        """Wait until it is granted or refused: the state it came to, and why."""
         if self.state is not ChannelState.PENDING:
-            return
-        answer = asyncio.get_running_loop().create_future()
+            return self.state, self.error
+        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._answers.add(answer)
         try:
-            await self._wait(answer, timeout, asked=True)
+            settled: Answer = await self._wait(answer, timeout, asked=True)
         finally:
             self._answers.discard(answer)
+        return settled
 
     def move(self, state: ChannelState, error: AntiphonError | None = None) -> None:
         """Enter a state and let go who waits for it; the only place that writes it."""
@@ -90,18 +94,20 @@ class Granted(EventSource):
             return
         for answer in self._answers:
             if not answer.done():
-                answer.set_result(None)
+                answer.set_result((state, error))
 
     def lost(self) -> None:
         """The connection is gone; the next one asks again."""
         self.move(ChannelState.PENDING)
 
 
-async def signature(asked: Awaitable[object], kind: type[T], what: str, channel: str = "") -> T:
+async def signature(
+    ask: Callable[[], Awaitable[object]], kind: type[T], what: str, channel: str = ""
+) -> T:
     """What an authorizer answers.
 
     Args:
-        asked: The question, under way.
+        ask: Asks it.
         kind: What the answer must be.
         what: What it is about, for the error's text.
         channel: The channel, if it is about one.
@@ -111,7 +117,7 @@ async def signature(asked: Awaitable[object], kind: type[T], what: str, channel:
             `MalformedAuthResponse` for whatever else it answered.
     """
     try:
-        answer = await asked
+        answer = await ask()
     except AntiphonError:
         raise
     except (Exception, asyncio.CancelledError) as exc:
@@ -126,6 +132,12 @@ async def signature(asked: Awaitable[object], kind: type[T], what: str, channel:
             f"The authorizer gave no {kind.__name__} for {what} but {type(answer).__name__}.",
             channel=channel,
         )
+    try:
+        msgspec.json.encode(answer)
+    except (TypeError, ValueError, RecursionError):
+        raise MalformedAuthResponse(
+            f"The authorizer gave for {what} what no message can carry.", channel=channel
+        ) from None
     return answer
 
 
@@ -139,6 +151,10 @@ class ChannelOwner(Protocol):
     """What a channel needs of those who hold it."""
 
     host: Host
+
+    @property
+    def is_open(self) -> bool:
+        """Whether what is sent goes out."""
 
     def leave(self, channel: Channel) -> None:
         """Give back one hold on a channel."""
@@ -187,11 +203,11 @@ class Channel(Granted):
             ClientClosed: The channel was left.
             TimeoutError: There was no answer in time.
         """
-        await self._settled(timeout)
-        if self.state is ChannelState.FAILED and self.error is not None:
-            raise self.error
-        if self.state is not ChannelState.SUBSCRIBED:
-            raise ClientClosed(f"{self.name} is {self.state}.")
+        state, error = await self._settled(timeout)
+        if error is not None:
+            raise error.with_traceback(None)  # raised again and again, it would gather them
+        if state is not ChannelState.SUBSCRIBED:
+            raise ClientClosed(f"{self.name} is {state}.")
 
     def unsubscribe(self) -> None:
         """Give this hold on the channel back; with the last one the server is told.
@@ -225,9 +241,12 @@ class Channel(Granted):
         if not event.startswith("client-"):
             raise InvalidName(f"A client event's name begins with 'client-', {event!r} does not.")
         check_event_name(event)
+        if not event.isprintable():
+            raise InvalidName(f"{event!r} holds a character that no event's name can have.")
         if not takes_client_events(self.name):
             raise SubscriptionFailed(
-                f"{self.name} takes no client events: only private and presence channels do.",
+                f"{self.name} takes no client events: only private and presence channels do,"
+                " and of those none that is encrypted.",
                 channel=self.name,
             )
         if self.state is ChannelState.UNSUBSCRIBED:
@@ -238,8 +257,11 @@ class Channel(Granted):
         if ended is not None and not isinstance(ended, ClientClosed):
             return TriggerResult("refused", str(ended))
         if self._outbox is None:
-            self._outbox = Outbox(self._send, lambda: self.is_subscribed, self._host.sent_at)
+            self._outbox = Outbox(self._send, self._can_send, self._host.sent_at)
         return self._outbox.put(event, data)
+
+    def _can_send(self) -> bool:
+        return self.is_subscribed and self._owner.is_open
 
     def _send(self, event: str, data: Any) -> None:
         self._owner.trigger(self, event, data)

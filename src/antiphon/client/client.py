@@ -22,6 +22,7 @@ from antiphon.errors import (
     ConnectionFailed,
     ConnectionLost,
     Refused,
+    SettingsError,
     SignInFailed,
     Unreachable,
     sentence,
@@ -66,6 +67,8 @@ log = logging.getLogger("antiphon.connection")
 log_frames = logging.getLogger("antiphon.frames")
 
 UNAVAILABLE_AFTER = 10.0
+LEAST_GAP: Final = 0.05
+"""Seconds between two dials, however much `retry_now()` hurries."""
 _ANEW: Final = Closed(Action.RECONNECT, None, "A new attempt is wanted.", opened=False)
 _EXCERPT: Final = 200
 _SIGNED: Final = ('{"event":"pusher:subscribe"', '{"event":"pusher:signin"')
@@ -133,6 +136,16 @@ class Client(EventSource):
     ) -> None:
         if proxy is not None:
             check_proxy(proxy)
+        for name, seconds in (
+            ("activity_timeout", activity_timeout),
+            ("pong_timeout", pong_timeout),
+            ("connect_timeout", connect_timeout),
+        ):
+            if not 0 < seconds < float("inf"):
+                raise SettingsError(f"{name} is a number of seconds above 0, not {seconds!r}.")
+        for name, seconds in (("min_delay", min_delay), ("max_delay", max_delay)):
+            if not 0 <= seconds < float("inf"):
+                raise SettingsError(f"{name} is a number of seconds from 0, not {seconds!r}.")
         super().__init__(Host())
         self.settings = settings
         self.state = ConnectionState.INITIALIZED
@@ -167,6 +180,8 @@ class Client(EventSource):
         self._source_address = source_address
         self._url = settings.websocket_url
         self._is_listening = False
+        self._is_closing = False
+        self._dialled_at: float | None = None
         self._inboxes: set[Inbox[Any]] = set()
         self._frames: tuple[Inbox[Frame], ...] = ()
         self._running: asyncio.Task[None] | None = None
@@ -196,17 +211,23 @@ class Client(EventSource):
             ConnectionLost: Likewise, after the server had answered.
             ClientClosed: `disconnect()` or `close()` was called meanwhile.
         """
+        if self._is_closing:
+            raise ClientClosed("The client is being closed.")
         while self._running is not None and self._running.cancelling():
             await self._ended(self._running)  # a disconnect() is under way
+        if self._settled is None and self.state is not ConnectionState.CONNECTED:
+            self._settled = asyncio.get_running_loop().create_future()
+        settled = self._settled
         if self._running is None or self._running.done():
             self._error = None
             self._host.ended = None
             self._backoff.reset()
             self._running = asyncio.create_task(self._run(), name="antiphon client")
-        if self.state is not ConnectionState.CONNECTED:
-            if self._settled is None:
-                self._settled = asyncio.get_running_loop().create_future()
-            await asyncio.shield(self._settled)
+        try:
+            if settled is not None:
+                await asyncio.shield(settled)
+        finally:
+            del settled  # its error's traceback holds this frame
 
     async def disconnect(self) -> None:
         """Close the connection and stay away; channels and handlers are kept for `connect()`."""
@@ -229,7 +250,9 @@ class Client(EventSource):
 
         Cancelled, it does so all the same, but does not wait for the server to say goodbye.
         """
+        self._is_closing = True
         async with contextlib.AsyncExitStack() as last:  # from here upwards, whatever happens
+            last.callback(self._closed)
             if self._authenticator is not None:  # perhaps the same: closing twice does no harm
                 last.push_async_callback(self._authenticator.close)
             if self._authorizer is not None:
@@ -237,6 +260,11 @@ class Client(EventSource):
             last.push_async_callback(self._host.close)
             last.callback(self._let_go)
             await self.disconnect()
+
+    def _closed(self) -> None:
+        self._is_closing = False
+        # One that nobody has raised: a traceback would hold whoever waited.
+        self._host.ended = ClientClosed("The client was closed.")
 
     def _let_go(self) -> None:
         """Leave all channels, take off all handlers, end all streams."""
@@ -284,7 +312,7 @@ class Client(EventSource):
         if self._running is not None:
             await asyncio.wait([self._running])
         if self.state is ConnectionState.FAILED and self._error is not None:
-            raise self._error
+            raise self._error.again()
 
     # Channels, and the user
 
@@ -455,9 +483,10 @@ class Client(EventSource):
         """Dial, stay until it ends, wait, again; the only place that decides to reconnect."""
         self._move(ConnectionState.CONNECTING)
         self._watch_availability()
-        self._hurry.clear()
+        self._hurry, self._dialled_at = asyncio.Event(), None  # of this event loop
         try:
             while True:
+                await self._keep_apart()
                 closed, lasted = await self._connect_once()
                 if closed is _ANEW and self.state is not ConnectionState.CONNECTED:
                     self._hurry.clear()
@@ -537,13 +566,21 @@ class Client(EventSource):
         finally:
             self._dialling = None
 
+    async def _keep_apart(self) -> None:
+        """Let a moment pass since the last dial, however much the program hurries."""
+        now = asyncio.get_running_loop().time()
+        if self._dialled_at is not None and now < self._dialled_at + LEAST_GAP:
+            await asyncio.sleep(self._dialled_at + LEAST_GAP - now)
+        self._dialled_at = asyncio.get_running_loop().time()
+
     async def _pause(self, delay: float) -> None:
         """Wait for the next attempt, or for `retry_now()`."""
         attempt = self._backoff.attempts + 1
         self._host.tell(ConnectingIn(delay, attempt, self._max_attempts))
         log.info("dialling again in %.1f s (attempt %d)", delay, attempt)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._hurry.wait(), delay)
+            async with asyncio.timeout(delay):
+                await self._hurry.wait()
         self._hurry.clear()
 
     def _lost(self, error: ConnectionFailed) -> None:
@@ -630,7 +667,7 @@ class Client(EventSource):
         if error is None:
             settled.set_result(None)
         else:
-            settled.set_exception(error)
+            settled.set_exception(error.again())
             settled.exception()  # whoever waited may be gone
 
     def _watch_availability(self) -> None:
@@ -671,12 +708,12 @@ class Client(EventSource):
         self._settle(None)
         if self._connection is not connection:
             return  # whoever was told has closed it
-        if self._user is not None:
-            self._user.opened(connection)
-        self._subscriptions.opened(connection)
         if not is_first and lost_at is not None:
             names = [*self.channels] if self._user is None else [*self.channels, SIGN_IN]
             self._roll.call(names, connected_at - lost_at)
+        if self._user is not None:
+            self._user.opened(connection)
+        self._subscriptions.opened(connection)
 
     # Raw frames
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Callable, Mapping
+from contextvars import copy_context
 from typing import Final, Literal
 
 from antiphon.protocol.client import ClientProtocol, Received, State
@@ -82,6 +83,12 @@ class Connection:
             proxy=proxy,
             source_address=source_address,
         )
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the handshake is done, and nobody has said goodbye."""
+        is_open = self.protocol.state is State.OPEN
+        return is_open and self._link is not None and not self._link.is_closing
 
     async def close(self) -> None:
         """Say goodbye, and wait until the socket is closed."""
@@ -171,7 +178,10 @@ class Connection:
     def _obey_valve(self) -> None:
         # Not before the handshake is done: a slow handler must not keep it from being heard.
         if self._link is not None and self.protocol.state is State.OPEN:
-            self._valve.connect(self._link.read)
+            # In a context of the connection's own: picows reads in that of who turns the valve,
+            # which may be a handler's.
+            context, read = copy_context(), self._link.read
+            self._valve.connect(lambda on: context.run(read, on))
 
     def _arm(self) -> None:
         if self._timer is not None:

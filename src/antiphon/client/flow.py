@@ -67,15 +67,23 @@ class Valve:
             turn(False)
 
     @contextmanager
-    def held_open(self) -> Iterator[None]:
-        """Keep reading while the server's answer is waited for."""
+    def held_open(self) -> Iterator[Callable[[], None]]:
+        """Keep reading while the server's answer is waited for; what it gives ends that earlier."""
         with self._changing():
             self._waiting += 1
+        is_held = True
+
+        def release() -> None:
+            nonlocal is_held
+            if is_held:
+                is_held = False
+                with self._changing():
+                    self._waiting -= 1
+
         try:
-            yield
+            yield release
         finally:
-            with self._changing():
-                self._waiting -= 1
+            release()
 
     @contextmanager
     def held_open_for_reader(self) -> Iterator[None]:
@@ -125,7 +133,9 @@ class Inbox(Generic[T]):
     def __init__(
         self, valve: Valve, *, limit: int = DEFAULT_LIMIT, policy: Policy = "pause"
     ) -> None:
-        self._valve = valve
+        if limit < 1:
+            raise ValueError(f"A limit is at least 1 event, {limit} is not.")
+        self.valve = valve
         self._limit = limit
         self._policy = policy
         # `pause` takes what comes, and says so with the last item for which there is room.
@@ -161,12 +171,12 @@ class Inbox(Generic[T]):
         if self._policy == "pause":
             if not self._shut:
                 self._shut = True
-                self._valve.mark(self, full=True)
+                self.valve.mark(self, full=True)
             return
         if self._policy == "error":
             self._overflow += 1
         self.dropped += 1
-        self._valve.dropped += 1
+        self.valve.dropped += 1
 
     async def get(self) -> T:
         """The oldest item, waited for.
@@ -228,7 +238,7 @@ class Inbox(Generic[T]):
     def _reopen(self) -> None:
         if self._shut:
             self._shut = False
-            self._valve.mark(self, full=False)
+            self.valve.mark(self, full=False)
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
@@ -258,7 +268,11 @@ class Stream(Generic[T]):
         return self
 
     async def __anext__(self) -> T:
-        return await self._inbox.get()
+        if self._inbox:
+            return await self._inbox.get()
+        # Who waits here in a handler, or in a loop over another stream, must not wait for itself.
+        with self._inbox.valve.held_open_for_reader():
+            return await self._inbox.get()
 
     def close(self) -> None:
         """Receive nothing more."""

@@ -10,15 +10,18 @@ import logging
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextvars import ContextVar, copy_context
-from typing import Any
+from typing import Any, Final
 
 from antiphon.errors import AntiphonError, ConnectionFailed, HandlerFailed, ServerReportedError
+from antiphon.protocol.closing import Code
 
 from .flow import Valve
 from .outbox import EVENTS_PER_SECOND
 from .states import Observation
 
 __all__ = ["Host"]
+
+_EVENT_LOST: Final = Code.CLIENT_EVENT_REJECTED
 
 log = logging.getLogger("antiphon.connection")
 
@@ -75,7 +78,10 @@ class Host:
         self.observers += (observer,)
 
         def remove() -> None:
-            self.observers = tuple(o for o in self.observers if o is not observer)
+            left = list(self.observers)
+            if observer in left:
+                left.remove(observer)
+            self.observers = tuple(left)
 
         return remove
 
@@ -84,12 +90,13 @@ class Host:
         for observer in self.observers:
             try:
                 observer(observation)
-            except Exception:
+            except (Exception, asyncio.CancelledError):
                 log.exception("an observer raised")
 
     def report(self, error: AntiphonError) -> None:
         """Tell whoever observes errors; with nobody there, the log has it."""
-        level = logging.INFO if isinstance(error, ServerReportedError) else logging.WARNING
+        is_talk = isinstance(error, ServerReportedError) and error.code != _EVENT_LOST
+        level = logging.INFO if is_talk else logging.WARNING
         # Only a handler's error needs its traceback: the others say all there is.
         cause = error.__cause__ if isinstance(error, HandlerFailed) else None
         log.log(level, "%s: %s", type(error).__name__, error, exc_info=cause)

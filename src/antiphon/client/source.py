@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, TypeVar, overload
+from typing import Any, Final, TypeVar, overload
 
 from antiphon.errors import ClientClosed, ConnectionFailed
 from antiphon.protocol.frames import Event
@@ -15,7 +15,11 @@ from .host import Host
 
 __all__ = ["EventSource"]
 
+ANSWER_PATIENCE: Final = 30.0
+"""Seconds for which who waits for an answer keeps the socket from being left unread."""
+
 T = TypeVar("T")
+R = TypeVar("R")
 H = TypeVar("H", bound=Handler)
 
 
@@ -35,9 +39,9 @@ class EventSource:
     def bind(
         self,
         event: str,
-        handler: Handler,
+        handler: Callable[[T], object],
         *,
-        type: type[Any] | None = None,
+        type: type[T],
         limit: int = ...,
         policy: Policy = ...,
     ) -> Binding: ...
@@ -46,21 +50,31 @@ class EventSource:
     def bind(
         self,
         event: str,
+        handler: Callable[[Event], object],
         *,
-        type: type[Any] | None = None,
         limit: int = ...,
         policy: Policy = ...,
-    ) -> Callable[[H], H]: ...
+    ) -> Binding: ...
+
+    @overload
+    def bind(
+        self, event: str, *, type: type[T], limit: int = ..., policy: Policy = ...
+    ) -> Callable[[Callable[[T], R]], Callable[[T], R]]: ...
+
+    @overload
+    def bind(
+        self, event: str, *, limit: int = ..., policy: Policy = ...
+    ) -> Callable[[Callable[[Event], R]], Callable[[Event], R]]: ...
 
     def bind(
         self,
         event: str,
-        handler: Handler | None = None,
+        handler: Callable[[Any], object] | None = None,
         *,
         type: type[Any] | None = None,
         limit: int = DEFAULT_LIMIT,
         policy: Policy = "pause",
-    ) -> Binding | Callable[[H], H]:
+    ) -> Any:
         """Call a handler for each event of a name; without a handler, decorate one.
 
         A synchronous handler runs as the event arrives. An asynchronous one gets its events one
@@ -76,25 +90,27 @@ class EventSource:
             policy: `pause` stops reading the socket, `drop_oldest` drops, `error` drops what
                 comes and reports `QueueOverflow`.
         """
-        bound: Binding | Callable[[H], H] = self._bind(event, handler, type, limit, policy)
-        return bound
+        return self._bind(event, handler, type, limit, policy)
 
     @overload
-    def bind_all(self, handler: Handler, *, limit: int = ..., policy: Policy = ...) -> Binding: ...
+    def bind_all(
+        self, handler: Callable[[Event], object], *, limit: int = ..., policy: Policy = ...
+    ) -> Binding: ...
 
     @overload
-    def bind_all(self, *, limit: int = ..., policy: Policy = ...) -> Callable[[H], H]: ...
+    def bind_all(
+        self, *, limit: int = ..., policy: Policy = ...
+    ) -> Callable[[Callable[[Event], R]], Callable[[Event], R]]: ...
 
     def bind_all(
         self,
-        handler: Handler | None = None,
+        handler: Callable[[Event], object] | None = None,
         *,
         limit: int = DEFAULT_LIMIT,
         policy: Policy = "pause",
-    ) -> Binding | Callable[[H], H]:
+    ) -> Any:
         """Call a handler with every `Event` from here; without a handler, decorate one."""
-        bound: Binding | Callable[[H], H] = self._bind(None, handler, None, limit, policy)
-        return bound
+        return self._bind(None, handler, None, limit, policy)
 
     def _bind(
         self,
@@ -113,8 +129,13 @@ class EventSource:
 
         return decorate
 
-    def unbind(self, event: str | None = None, handler: Handler | None = None) -> None:
-        """Take off the handlers of an event, a handler from all events, or all."""
+    def unbind(
+        self, event: str | None = None, handler: Callable[[Any], object] | None = None
+    ) -> None:
+        """Take off the handlers of an event, a handler from all events, or all.
+
+        Streams and waits are not handlers: they go on.
+        """
         self._bindings.unbind(event, handler)
 
     @overload
@@ -191,16 +212,29 @@ class EventSource:
             asked: Whether it answers something that the server was asked: it will not be long.
         """
         if self._host.ended is not None:
-            raise self._host.ended
+            raise self._host.ended.again()
         self._waiters.add(future)
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(timeout) as time:
                 valve = self._host.valve
                 # Who waits in a handler, or in its own loop over a stream, must not wait for
                 # itself.
-                is_asked_for = asked or self._host.runs_here()
-                with valve.held_open() if is_asked_for else valve.held_open_for_reader():
-                    return await future
+                if not asked and not self._host.runs_here():
+                    with valve.held_open_for_reader():
+                        return await future
+                with valve.held_open() as release:
+                    # An answer that never comes must not keep the reading going for ever.
+                    loop = asyncio.get_running_loop()
+                    patience = loop.call_later(ANSWER_PATIENCE, release) if asked else None
+                    try:
+                        return await future
+                    finally:
+                        if patience is not None:
+                            patience.cancel()
+        except TimeoutError:
+            if not time.expired():
+                raise  # it is what was waited for that ran out of time
+            raise TimeoutError(f"Nothing came in {timeout:g} s for {self!r}.") from None
         finally:
             self._waiters.discard(future)
 
@@ -214,7 +248,7 @@ class EventSource:
         """What is waited for will not come: say so."""
         for waiter in self._waiters:
             if not waiter.done():
-                waiter.set_exception(error)
+                waiter.set_exception(error.again())
 
     def fail(self, error: ConnectionFailed) -> None:
         """The client has given up: streams end with the error, as does all waiting."""

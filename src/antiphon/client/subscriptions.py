@@ -19,6 +19,7 @@ import msgspec
 
 from antiphon.errors import (
     AntiphonError,
+    AuthTimeout,
     ClientClosed,
     ConnectionFailed,
     DecryptionFailed,
@@ -65,6 +66,9 @@ log = logging.getLogger("antiphon.channel")
 ORDER_PATIENCE: Final = 0.25
 """Seconds that a signature waits for those of channels subscribed earlier."""
 
+KEY_TIMEOUT: Final = 30.0
+"""Seconds to wait for a fresh key of an encrypted channel."""
+
 KEY_AGE: Final = 1.0
 """Seconds for which a fresh key of an encrypted channel is believed to be the right one."""
 
@@ -105,6 +109,7 @@ class Subscriptions:
         self._backoffs: dict[str, Backoff] = {}
         # Who is being signed, in the order of subscribing; with the signature once it is there.
         self._line: dict[str, Authorization | None] = {}
+        self._signed = 0  # how many of them have theirs
         self._overtaking: asyncio.TimerHandle | None = None
 
     # Events
@@ -154,12 +159,19 @@ class Subscriptions:
     async def _refresh_key(self, channel: EncryptedChannel, connection: Connection) -> None:
         """Ask for the channel's key anew, and go on with the events that have waited."""
         try:
-            key = _key(await self._sign(channel, connection), channel.name)
+            # No longer: the events of all channels may wait behind those that wait for the key.
+            async with asyncio.timeout(KEY_TIMEOUT):
+                channel.key = _key(await self._sign(channel, connection), channel.name)
         except AntiphonError as exc:
             self.host.report(exc)
+        except TimeoutError:
+            text = (
+                f"The key of {channel.name} was asked for, and did not come in {KEY_TIMEOUT:g} s."
+            )
+            self.host.report(AuthTimeout(text, channel=channel.name))
         else:
             log.info("the key of %s was asked for anew", channel.name)
-            channel.key = key
+        self._ends.pop(channel.name, None)
         channel.refreshed_at = monotonic()
         self._unseal_waiting(channel)
 
@@ -200,6 +212,7 @@ class Subscriptions:
         for end in ends.values():
             end()
         self._line.clear()
+        self._signed = 0
         self._backoffs.clear()
         self._stop_overtaking()
         for channel in list(self.channels.values()):
@@ -265,22 +278,33 @@ class Subscriptions:
         if channel.holds > 0 or self.channels.get(channel.name) is not channel:
             return
         del self.channels[channel.name], self._routes[channel.name]
+        # Not while it is being signed: then the server has never heard of it.
+        signing = channel.state is ChannelState.PENDING and channel.name in self._ends
+        asked = channel.state is not ChannelState.FAILED and not signing
         self._forget(channel.name)
-        asked = channel.state is not ChannelState.FAILED
         channel.left()
         if asked and self._connection is not None:
             self._connection.unsubscribe(channel.name)
         self._roll.gone(channel.name)
 
     def _forget(self, name: str) -> None:
-        """End what is under way for a channel."""
+        """A channel is no longer held: end what is under way for it."""
+        self._end(name)
+        self._backoffs.pop(name, None)
+        if name in self._line:
+            self._leave_line(name)
+            self._advance()
+
+    def _end(self, name: str) -> None:
+        """End what is under way for a channel on this connection."""
         end = self._ends.pop(name, None)
         if end is not None:
             end()
-        self._backoffs.pop(name, None)
-        if name in self._line:
-            del self._line[name]
-            self._advance()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether what is sent goes out."""
+        return self._connection is not None and self._connection.is_open
 
     def trigger(self, channel: Channel, event: str, data: Any) -> None:
         """Send a client event on the present connection."""
@@ -290,13 +314,12 @@ class Subscriptions:
     # Subscribing
 
     def _subscribe(self, channel: Channel, connection: Connection) -> None:
+        self._end(channel.name)
         channel.move(ChannelState.PENDING)
         if not needs_authorization(channel.name):
             connection.subscribe(channel.name, None, None)
             return
-        end = self._ends.pop(channel.name, None)
-        if end is not None:
-            end()
+        self._leave_line(channel.name)
         self._line[channel.name] = None
         work = self._authorize(channel, connection)
         self._ends[channel.name] = self.host.spawn(work, f"antiphon authorize {channel.name}")
@@ -309,7 +332,8 @@ class Subscriptions:
                 channel.key = _key(answer, channel.name)
         except AntiphonError as exc:
             if self._is_current(channel, connection):
-                self._line.pop(channel.name, None)
+                self._leave_line(channel.name)
+                self._ends.pop(channel.name, None)
                 self._refused(channel, _of(channel, exc))
                 self._advance()
                 if isinstance(channel, EncryptedChannel):
@@ -319,6 +343,7 @@ class Subscriptions:
             return
         if channel.name in self._line:
             self._line[channel.name] = answer
+            self._signed += 1
             self._advance()
         else:
             self._send(channel.name, answer)  # it was overtaken
@@ -335,8 +360,8 @@ class Subscriptions:
         socket_id = connection.protocol.socket_id
         assert socket_id is not None
         name = channel.name
-        asked = self._authorizer.authorize(name, socket_id)
-        return await signature(asked, Authorization, name, name)
+        ask = partial(self._authorizer.authorize, name, socket_id)
+        return await signature(ask, Authorization, name, name)
 
     def _advance(self) -> None:
         """Subscribe, in order, those who are signed; who takes too long is overtaken."""
@@ -346,7 +371,7 @@ class Subscriptions:
                 break
             self._send(name, answer)
             self._stop_overtaking()  # the next one is waited for as long
-        if all(answer is None for answer in self._line.values()):
+        if not self._signed:
             self._stop_overtaking()
         elif self._overtaking is None:
             loop = asyncio.get_running_loop()
@@ -365,6 +390,10 @@ class Subscriptions:
                 late.clear()
                 self._send(name, answer)
 
+    def _leave_line(self, name: str) -> None:
+        if self._line.pop(name, None) is not None:
+            self._signed -= 1
+
     def _stop_overtaking(self) -> None:
         if self._overtaking is not None:
             self._overtaking.cancel()
@@ -372,7 +401,7 @@ class Subscriptions:
 
     def _send(self, name: str, answer: Authorization) -> None:
         """Subscribe a channel that is signed."""
-        self._line.pop(name, None)
+        self._leave_line(name)
         self._ends.pop(name, None)
         channel, connection = self.channels.get(name), self._connection
         if channel is None or connection is None:
@@ -399,6 +428,7 @@ class Subscriptions:
             if self._is_current(channel, connection) and channel.state is ChannelState.FAILED:
                 self._subscribe(channel, connection)
 
+        self._end(channel.name)
         self._ends[channel.name] = asyncio.get_running_loop().call_later(delay, again).cancel
 
     # What the server says
@@ -426,8 +456,8 @@ class Subscriptions:
 
     def _joined(self, name: str, members: dict[str, Member]) -> None:
         channel = self.channels.get(name)
-        if channel is None:
-            return  # left while the answer was on its way
+        if channel is None or name in self._ends:
+            return  # left while the answer was on its way, and perhaps asked for anew
         self._backoffs.pop(name, None)
         channel.joined(members)
         log.info("subscribed to %s", name)

@@ -102,10 +102,13 @@ class Link(WSListener):
         "_fragments",
         "_handle",
         "_hangup",
+        "_has_left",
         "_now",
+        "_peer_reads",
         "_receiver",
         "_traffic",
         "_transport",
+        "_wants_to_read",
         "receive",
     )
 
@@ -117,6 +120,9 @@ class Link(WSListener):
         self._handle = receiver.handle
         self._now = monotonic()
         self._begins_read = True
+        self._wants_to_read = True
+        self._peer_reads = True
+        self._has_left = False
         self._transport: WSTransport | None = None
         self._hangup: asyncio.TimerHandle | None = None
         self._farewell: asyncio.Task[None] | None = None
@@ -126,6 +132,11 @@ class Link(WSListener):
     def is_open(self) -> bool:
         """Whether the upgrade is done, and the socket not closed yet."""
         return self._transport is not None
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether this end has said goodbye, or the socket is closed."""
+        return self._transport is None or self._transport.is_close_frame_sent
 
     # Going out
 
@@ -138,10 +149,14 @@ class Link(WSListener):
 
     def read(self, on: bool) -> None:
         """Go on reading the socket, or let the peer wait."""
+        self._wants_to_read = on
+        self._turn()
+
+    def _turn(self) -> None:
         if self._transport is None:
             return
         underlying = self._transport.underlying_transport
-        if on:
+        if self._wants_to_read and self._peer_reads:
             underlying.resume_reading()
         else:
             underlying.pause_reading()
@@ -154,9 +169,14 @@ class Link(WSListener):
         words = reason.encode()[:123].decode("utf-8", "ignore")  # no half character
         # picows takes any code; its stubs know only RFC 6455's own.
         transport.send_close(cast("WSCloseCode", code), words.encode())
+        self._fragments, self._has_left = None, True
         self.read(True)  # the peer's answer must be seen
-        loop = asyncio.get_running_loop()
-        self._hangup = loop.call_later(CLOSE_TIMEOUT, transport.disconnect, False)
+        self._arm_hangup(transport)
+
+    def _arm_hangup(self, transport: WSTransport) -> None:
+        if self._hangup is None:
+            loop = asyncio.get_running_loop()
+            self._hangup = loop.call_later(CLOSE_TIMEOUT, transport.disconnect, False)
 
     def abort(self) -> None:
         """End the connection without a word."""
@@ -200,6 +220,7 @@ class Link(WSListener):
             if not transport.is_close_frame_sent:
                 transport.send_close(WSCloseCode.OK)
             transport.disconnect()
+            self._arm_hangup(transport)  # a peer that reads no more would keep it open
         else:
             self._fragment(kind, frame)
 
@@ -217,13 +238,19 @@ class Link(WSListener):
             self._receiver.disconnected(int(told.code), told.reason or "")
 
     def pause_writing(self) -> None:
-        """The peer reads more slowly than it is written to; client events are small."""
+        """The peer reads more slowly than it is written to: it gets no answers for a while."""
+        self._peer_reads = False
+        self._turn()
 
     def resume_writing(self) -> None:
         """The peer has caught up."""
+        self._peer_reads = True
+        self._turn()
 
     def _fragment(self, kind: WSMsgType, frame: WSFrame) -> None:
         """Take a short message, or a part of one."""
+        if self._has_left:
+            return  # what still comes is not kept
         if kind is not WSMsgType.CONTINUATION:
             self._fragments = bytearray()
         if self._fragments is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 from antiphon.errors import (
@@ -108,10 +109,10 @@ class User(Granted):
             ConnectionFailed: The client has given up, or was closed.
             TimeoutError: There was no answer in time.
         """
-        await self._settled(timeout)
-        if self.error is not None:
-            raise self.error
-        if self.state is not ChannelState.SUBSCRIBED:
+        state, error = await self._settled(timeout)
+        if error is not None:
+            raise error.with_traceback(None)  # raised again and again, it would gather them
+        if state is not ChannelState.SUBSCRIBED:
             raise ClientClosed("The client was closed.")
 
     # What the client calls
@@ -180,8 +181,8 @@ class User(Granted):
         socket_id = connection.protocol.socket_id
         assert socket_id is not None
         try:
-            asked = self._authenticator.authenticate(socket_id)
-            answer = await signature(asked, Authentication, "the sign-in")
+            ask = partial(self._authenticator.authenticate, socket_id)
+            answer = await signature(ask, Authentication, "the sign-in")
         except AntiphonError as exc:
             error = exc
         else:

@@ -128,7 +128,9 @@ class ClientProtocol:
             try:
                 event = decode_odd_event(payload)
             except MalformedFrame as exc:
-                return exc
+                # Frames would keep the message for as long as somebody keeps the error.
+                exc.__cause__ = exc.__context__ = None
+                return exc.with_traceback(None)
         self._last_error = None
         return _HANDLERS[event.name](self, event) if event.name in _HANDLERS else event
 
@@ -362,12 +364,15 @@ class ClientProtocol:
         return event if event.channel is None else CacheMissed(event.channel)
 
     def _on_signin_success(self, event: Event) -> Received:
+        was_asked = _SIGN_IN in self._pending
         self._answered(_SIGN_IN)
         data = event.data
         # `user_data` is JSON in a string, inside `data`, which is JSON in a string.
         user = Event(name="", raw=data.get("user_data") if isinstance(data, dict) else None).data
         id_ = user.get("id") if isinstance(user, dict) else None
         if not isinstance(id_, str | int) or isinstance(id_, bool) or id_ == "":
+            if was_asked:
+                return SignInFailed("The server accepted the sign-in, but of no user with an id.")
             return event
         return SignedIn(str(id_), user)
 

@@ -197,6 +197,7 @@ _REFUSALS: Final[dict[int, tuple[type[AuthorizationFailed], str]]] = {
     401: (Unauthorized, "the token is missing, wrong or expired: log in again"),
     403: (Forbidden, "this user may not join it"),
     404: (AuthServerError, "is this the right auth endpoint?"),
+    405: (AuthServerError, "is this the right auth endpoint?"),
     419: (SessionExpired, "the session or CSRF token is stale: log in again, or use a token"),
     429: (AuthServerError, "it was asked too often: ask for fewer channels, or raise its limit"),
 }

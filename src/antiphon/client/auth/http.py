@@ -138,6 +138,7 @@ class HttpAuthorizer:
             await asyncio.wait(tasks)
         await self._credentials.close()
         await self._http.close()
+        self._slots = asyncio.Semaphore(REQUESTS_AT_ONCE)  # the next event loop's
 
     async def _answer(self, request: AuthRequest, channel: str) -> Authorization | Authentication:
         """Wait for a channel's answer; the first who waits begins the request."""
@@ -214,7 +215,11 @@ class HttpAuthorizer:
     async def _send(self, request: AuthRequest, tries: int, *, renewed: bool) -> _Said:
         """Ask once."""
         try:
-            headers, token = await self._credentials.headers()
+            async with asyncio.timeout(self._timeout):
+                headers, token = await self._credentials.headers()
+        except TimeoutError:
+            nothing = NothingToSend(f"no token or headers came within {self._timeout:g} seconds")
+            return _Said({q.channel: q.not_sent(nothing) for q in request.questions()})
         except NothingToSend as exc:
             return _Said({q.channel: q.not_sent(exc) for q in request.questions()})
         request.is_open = False

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Final
 from urllib.parse import urlencode
 
-from antiphon.errors import AuthorizationFailed
+from antiphon.errors import AuthServerError
 
 from .answers import Question, Result, shown
 
@@ -72,7 +72,7 @@ class AuthRequest:
         self.task = None  # its traceback holds the frame that holds this
         broken = None if task.cancelled() else task.exception()
         for channel, futures in self.waiting.items():
-            error = AuthorizationFailed(
+            error = AuthServerError(  # one that passes: another client may have closed it
                 f"The authorizer was closed before it had an answer for {channel or 'signing in'}.",
                 channel=channel,
             )
