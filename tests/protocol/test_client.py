@@ -907,22 +907,24 @@ def test_silence_ends_after_one_ping_whatever_the_numbers(
 
 
 @pytest.mark.parametrize(
-    ("timeout", "lasted", "next_timeout"),
+    ("timeout", "quiet", "next_timeout"),
     [
         (120.0, 240.0, 120.0),
         (120.0, 1_000.0, 120.0),
         (120.0, 239.0, 119.5),
         (120.0, 60.0, 30.0),
         (120.0, 20.0, 10.0),
-        (120.0, 0.0, 10.0),
+        (120.0, 10.0, 10.0),
+        (120.0, 9.9, 120.0),
+        (120.0, 0.0, 120.0),
         (12.0, 23.0, 11.5),
-        (5.0, 1.0, 5.0),
+        (5.0, 60.0, 5.0),
     ],
 )
 def test_a_network_that_drops_quiet_connections_is_pinged_more_often(
-    timeout: float, lasted: float, next_timeout: float
+    timeout: float, quiet: float, next_timeout: float
 ) -> None:
-    assert adapted_activity_timeout(timeout, lasted) == next_timeout
+    assert adapted_activity_timeout(timeout, quiet) == next_timeout
 
 
 # Hostile servers

@@ -539,10 +539,12 @@ class Client(EventSource):
             raise
         finally:
             connection.drop()
-        lasted = monotonic() - opened_at if closed.opened else 0.0
+        now = monotonic()
+        lasted = now - opened_at if closed.opened else 0.0
         if closed.opened and not closed.clean:
+            machine = connection.protocol
             self._activity_timeout = adapted_activity_timeout(
-                connection.protocol.activity_timeout, lasted
+                machine.activity_timeout, machine.quiet_for(now)
             )
         return closed, lasted
 

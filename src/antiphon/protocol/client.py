@@ -205,6 +205,10 @@ class ClientProtocol:
         reason = f"The server was silent for {now - self._last_heard:.0f} seconds."
         return self._close(Action.RECONNECT, Code.NO_PONG, reason)
 
+    def quiet_for(self, now: float) -> float:
+        """Seconds for which nothing has come."""
+        return now - self._last_heard
+
     # Going out
 
     def data_to_send(self) -> list[bytes]:
@@ -419,17 +423,20 @@ _HANDLERS: Final[dict[str, Callable[[ClientProtocol, Event], Received | None]]] 
 }
 
 
-def adapted_activity_timeout(activity_timeout: float, lasted: float) -> float:
+def adapted_activity_timeout(activity_timeout: float, quiet: float) -> float:
     """The activity timeout to use after a connection broke without a word.
 
     A network that drops quiet connections is pinged more often the next time: half of what it
-    let live, at least 10 s (pusher-js, `assistant_to_the_transport_manager.ts`).
+    let live, at least 10 s (pusher-js, `assistant_to_the_transport_manager.ts`, which goes by how
+    long the connection was open; but one that breaks in the midst of talk says nothing of that).
 
     Args:
         activity_timeout: Seconds, as used on the broken connection.
-        lasted: Seconds that connection was open.
+        quiet: Seconds for which nothing had come when it broke.
     """
-    return min(activity_timeout, max(lasted / 2, _MIN_ACTIVITY_TIMEOUT))
+    if quiet < _MIN_ACTIVITY_TIMEOUT:
+        return activity_timeout
+    return min(activity_timeout, max(quiet / 2, _MIN_ACTIVITY_TIMEOUT))
 
 
 def _error(event: Event) -> tuple[int | None, str]:
