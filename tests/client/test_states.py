@@ -207,7 +207,8 @@ async def test_retrying_now_when_nobody_listens_tries_at_once() -> None:
         client.retry_now()
     async with Peer(port=settings.port) as peer:
         await until(lambda: len(waits(seen)) >= 4 or peer.dials)
-        client.retry_now()
+        if not peer.dials:
+            client.retry_now()
         dial = await peer.dial()
         await dial.greet()
         await soon(connecting)

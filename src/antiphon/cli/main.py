@@ -335,7 +335,7 @@ def _run(main: Run, printer: Printer | None = None, *, ends_at_once: bool = Fals
     except (SettingsError, InvalidName) as exc:
         _end(2, str(exc))
     except AntiphonError as exc:
-        if printer is not None and printer.last_error is exc:
+        if printer is not None and str(printer.last_error) == str(exc):
             raise typer.Exit(1) from None  # it stands there already
         _end(1, str(exc))
     except TimeoutError:
