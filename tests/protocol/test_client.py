@@ -1070,3 +1070,17 @@ def test_the_last_word_on_a_user_of_a_watchlist_counts() -> None:
     ]
     changed = receive(connected(), frame("pusher_internal:watchlist_events", {"events": changes}))
     assert changed == WatchlistChanged(online=("john",), offline=("jane",))
+
+
+def test_a_sign_in_that_is_accepted_of_nobody_has_failed() -> None:
+    client = connected()
+    client.sign_in("k:s", "{}")
+    failed = receive(client, frame("pusher:signin_success", {"user_data": "{}"}))
+    assert isinstance(failed, SignInFailed)
+    assert "no user" in str(failed)
+
+
+def test_a_machine_knows_for_how_long_nothing_has_come() -> None:
+    client = connected(0.0)
+    receive(client, frame("message", 1), 20.0)
+    assert client.quiet_for(25.0) == 5.0

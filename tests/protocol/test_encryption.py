@@ -16,6 +16,7 @@ from antiphon.errors import SettingsError
 from antiphon.protocol.encryption import (
     KEY_SIZE,
     NONCE_SIZE,
+    check_available,
     decode_key,
     decrypt,
     encrypt,
@@ -235,3 +236,10 @@ def test_without_pynacl_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPat
         decrypt(KEY, sealed)
     assert decrypt(KEY, "in clear") is None
     assert shared_secret(CHANNEL, MASTER_KEY) == KEY
+
+
+def test_without_pynacl_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_available()
+    monkeypatch.setitem(sys.modules, "nacl.secret", None)
+    with pytest.raises(SettingsError, match="PyNaCl"):
+        check_available()

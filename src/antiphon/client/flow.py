@@ -248,9 +248,10 @@ class Inbox(Generic[T]):
 class Stream(Generic[T]):
     """An asynchronous iterator over what arrives from now on.
 
-    It ends when the channel is left or the client closed, and raises the `ConnectionFailed` with
-    which a client gives up. Leaving the loop and dropping the stream frees it; `close()`, or using
-    it as a context manager, says so outright.
+    It ends when the channel is left or the client closed. One of events raises the
+    `ConnectionFailed` with which a client gives up; one of changes, errors, reconnections or frames
+    goes on, for the client may connect again. Leaving the loop and dropping the stream frees it;
+    `close()`, or using it as a context manager, says so outright.
     """
 
     def __init__(self, inbox: Inbox[T], detach: Callable[[], None]) -> None:
