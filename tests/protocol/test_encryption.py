@@ -238,7 +238,9 @@ def test_without_pynacl_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPat
     assert shared_secret(CHANNEL, MASTER_KEY) == KEY
 
 
-def test_without_pynacl_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_can_be_found_out_beforehand_that_pynacl_is_missing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     check_available()
     monkeypatch.setitem(sys.modules, "nacl.secret", None)
     with pytest.raises(SettingsError, match="PyNaCl"):
