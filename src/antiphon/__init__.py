@@ -34,7 +34,7 @@ from .errors import AntiphonError
 from .protocol.frames import Event
 from .protocol.presence import Member
 from .publisher import BatchEvent, Publisher, Webhook, WebhookEvent
-from .settings import App, Settings
+from .settings import App, Settings, WebhookEndpoint
 
 __all__ = [
     "AntiphonError",
@@ -72,6 +72,7 @@ __all__ = [
     "UserAuthenticator",
     "Watchlist",
     "Webhook",
+    "WebhookEndpoint",
     "WebhookEvent",
     "__version__",
 ]

@@ -73,6 +73,19 @@ async def test_the_openapi_document_tells_tokens_bodies_and_refusals(
         assert body["application/json"]["schema"]["required"] == fields
 
 
+async def test_the_openapi_document_says_that_a_message_may_carry_its_temp_id(
+    local_backend: Backend,
+) -> None:
+    document = (await local_backend.http.get("/schema/openapi.json")).json()
+    (schema,) = (
+        schema
+        for name, schema in document["components"]["schemas"].items()
+        if name.rpartition("_")[2] == "Message" and "chat_id" in schema["properties"]
+    )
+
+    assert sorted(set(schema["properties"]) - set(schema["required"])) == ["tempId"]
+
+
 async def test_other_origins_are_not_let_in_unless_they_are_named(
     local_backend: Backend, open_backend: Backend
 ) -> None:

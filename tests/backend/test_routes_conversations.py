@@ -2,9 +2,13 @@ from __future__ import annotations
 
 import asyncio
 import re
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from sqlalchemy import event, insert
+
+from antiphon.backend.store import tables
 
 from .harness import Backend
 
@@ -119,7 +123,44 @@ async def test_the_same_temp_id_never_makes_two_messages(backend: Backend) -> No
     assert sorted(answer.status_code for answer in answers) == [200] * 10 + [201]
     assert len({answer.text for answer in answers}) == 1
     assert len((await ali.get(path)).json()["messages"]) == 1
-    assert len(backend.recorder.publications) == 1
+
+
+async def test_a_message_that_is_sent_again_is_told_again(backend: Backend) -> None:
+    """The backend may have been killed between keeping it and telling it."""
+    ali, john = await backend.user("Ali"), await backend.user("John")
+    here = await backend.conversation(ali, john)
+    path = f"/api/conversations/{here}/messages"
+    backend.recorder.status = 500
+
+    first = await ali.post(path, {"content": "once", "tempId": "t1"}, socket_id="1.2")
+    backend.recorder.status = 200
+    backend.recorder.publications.clear()
+    again = await ali.post(path, {"content": "once", "tempId": "t1"}, socket_id="3.4")
+
+    assert (first.status_code, again.status_code) == (201, 200)
+    (publication,) = backend.recorder.publications
+    assert publication.channels == [f"private-user.{ali.id}", f"private-user.{john.id}"]
+    assert publication.socket_id == "3.4"
+    assert publication.data == first.text == again.text
+
+
+async def test_a_temp_id_is_listed_to_its_sender_and_to_nobody_else(backend: Backend) -> None:
+    ali, john = await backend.user("Ali"), await backend.user("John")
+    here = await backend.conversation(ali, john)
+    path = f"/api/conversations/{here}/messages"
+    await ali.say(here)
+    await ali.say(here, tempId="alis")
+    await john.say(here, tempId="johns")
+
+    def temp_ids(messages: list[Any]) -> list[str]:
+        return [message.get("tempId", "left out") for message in messages]
+
+    assert temp_ids((await ali.get(path)).json()["messages"]) == ["left out", "alis", "left out"]
+    assert temp_ids((await john.get(path)).json()["messages"]) == ["left out", "left out", "johns"]
+    for caller, expected in ((ali, "left out"), (john, "johns")):
+        (listed,) = (await caller.get("/api/conversations")).json()
+        assert temp_ids([listed["last_message"]]) == [expected]
+    assert all(item.data.count("tempId") == 1 for item in backend.recorder.publications)
 
 
 async def test_two_senders_may_use_the_same_temp_id(backend: Backend) -> None:
@@ -325,6 +366,41 @@ async def test_conversations_are_listed_with_news_first(backend: Backend) -> Non
     ]
     page = (await ali.get(f"/api/conversations/{with_john}/messages")).json()
     assert listed[0]["last_message"] == page["messages"][-1]
+
+
+async def test_thousands_of_conversations_take_no_more_questions_than_a_few(
+    backend: Backend,
+) -> None:
+    ali, john = await backend.user("Ali"), await backend.user("John")
+    asked: list[str] = []
+    engine = backend.store._database._engine.sync_engine
+    await john.say(await backend.conversation(ali, john))
+    event.listen(engine, "before_cursor_execute", lambda *args: asked.append(args[2]))
+
+    few = await backend.store.conversations.of(ali.id)
+    of_few = len(asked)
+    await grow(backend, ali.id, john.id, 2_000)
+    asked.clear()
+    many = await backend.store.conversations.of(ali.id)
+
+    assert (len(few), len(many), len(asked)) == (1, 2_001, of_few)
+    assert {item.unread_count for item in many} == {1}
+    assert len({item.last_message.id for item in many if item.last_message}) == 2_001
+    listed = (await ali.get("/api/conversations")).json()
+    assert [item["id"] for item in listed] == [item.id for item in many]
+
+
+async def grow(backend: Backend, to: int, sender: int, count: int) -> None:
+    """Conversations with a message each, put straight into the tables."""
+    now = datetime.now(UTC)
+    async with backend.store._database.writing() as db:
+        new = [{"title": "x", "created_at": now}] * count
+        query = insert(tables.conversations).returning(tables.conversations.c.id)
+        ids = list((await db.execute(query, new)).scalars())
+        rows = [{"conversation_id": id_, "user_id": user} for id_ in ids for user in (to, sender)]
+        await db.execute(insert(tables.members), rows)
+        said = {"sender_id": sender, "content": "Hello!", "sent_at": now}
+        await db.execute(insert(tables.messages), [{"conversation_id": i, **said} for i in ids])
 
 
 async def test_what_is_read_is_no_longer_counted_as_unread(backend: Backend) -> None:

@@ -33,11 +33,51 @@ class House:
         conversation: Ali's and John's.
     """
 
-    def __init__(self, api_url: str, store: Store, users: list[User], conversation: int) -> None:
-        self.api_url = api_url
+    def __init__(
+        self, config: BackendConfig, store: Store, users: list[User], conversation: int
+    ) -> None:
+        self.settings = config.settings
         self.store = store
         self.ali, self.john, self.eve = users
         self.conversation = conversation
+        self.restarts = 0
+        self._config = config
+        self._backend: HttpServer | None = None
+        self._port = 0
+
+    @property
+    def api_url(self) -> str:
+        return f"http://127.0.0.1:{self._port}"
+
+    async def start(self) -> None:
+        """Start the backend, on the port it had before."""
+        app = create_app(self._config)
+        self._backend = HttpServer(app, host="127.0.0.1", port=self._port)
+        await self._backend.start()
+        self._port = self._backend.port
+
+    async def stop(self) -> None:
+        backend, self._backend = self._backend, None
+        if backend is not None:
+            await backend.stop()
+
+    async def restart(self) -> None:
+        await self.stop()
+        await self.start()
+        self.restarts += 1
+
+    async def everything(self) -> list[str]:
+        """What was said in the conversation, as the database has it."""
+        said: list[str] = []
+        after = 0
+        while True:
+            page = await self.store.conversations.messages(
+                self.conversation, limit=100, after_id=after
+            )
+            said += [message.content for message in page.messages]
+            if not page.has_more:
+                return said
+            after = int(page.messages[-1].id)
 
     @contextlib.asynccontextmanager
     async def as_(self, user: User) -> AsyncIterator[RestClient]:
@@ -53,11 +93,13 @@ async def open_house(
 ) -> AsyncIterator[House]:
     """A backend with its people, publishing on a server."""
     database = f"sqlite:///{folder / 'chat.sqlite3'}"
-    config = BackendConfig(settings=settings, database_url=database, token_lifetime=token_lifetime)
-    async with (
-        Store(database) as store,
-        HttpServer(create_app(config), host="127.0.0.1") as backend,
-    ):
+    config = BackendConfig(
+        settings=settings,
+        database_url=database,
+        token_lifetime=token_lifetime,
+        publish_timeout=30.0,  # a machine that stands still for a moment loses no event
+    )
+    async with Store(database) as store:
         users = []
         for first_name, last_name in (("Ali", "Qo'chqorov"), ("John", "Doe"), ("Eve", "Stranger")):
             user = await store.users.create(
@@ -69,4 +111,9 @@ async def open_house(
             assert user is not None
             users.append(user)
         conversation, _ = await store.conversations.create([users[0].id, users[1].id])
-        yield House(backend.url, store, users, conversation)
+        house = House(config, store, users, conversation)
+        await house.start()
+        try:
+            yield house
+        finally:
+            await house.stop()

@@ -45,6 +45,7 @@ def test_an_end_without_a_code_is_backed_off_from() -> None:
         (Code.OVER_CAPACITY, Action.BACK_OFF),
         (Code.RECONNECT, Action.RECONNECT),
         (Code.NO_PONG, Action.RECONNECT),
+        (Code.INACTIVE, Action.RECONNECT),
         (Code.CLIENT_EVENT_REJECTED, Action.STOP),
     ],
 )
@@ -59,11 +60,14 @@ def test_the_codes_are_those_of_the_protocol() -> None:
         "TOO_BIG": 1009,
         "TLS_ONLY": 4000,
         "UNKNOWN_APP": 4001,
+        "APP_DISABLED": 4003,
         "OVER_QUOTA": 4004,
         "BAD_PROTOCOL": 4007,
         "UNAUTHORIZED": 4009,
         "OVER_CAPACITY": 4100,
         "RECONNECT": 4200,
         "NO_PONG": 4201,
+        "INACTIVE": 4202,
         "CLIENT_EVENT_REJECTED": 4301,
+        "WATCHLIST_LIMIT": 4302,
     }

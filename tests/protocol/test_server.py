@@ -15,8 +15,12 @@ from antiphon.protocol.server import (
     Relay,
     Reply,
     ServerProtocol,
+    SignIn,
     Subscribe,
     Unsubscribe,
+    cache_miss,
+    subscription_count,
+    watchlist_events,
 )
 from antiphon.settings import App
 
@@ -71,16 +75,17 @@ def whisper(
     return receive(machine, {"event": event, "channel": channel, "data": data}, now)
 
 
-def read(outcome: Outcome | None) -> dict[str, Any]:
-    """The frame in a reply, its data decoded."""
-    assert isinstance(outcome, Reply)
-    frame: dict[str, Any] = json.loads(outcome.message)
+def read(outcome: Outcome | bytes | None) -> dict[str, Any]:
+    """The frame in a reply, or a frame, its data decoded."""
+    message = outcome.message if isinstance(outcome, Reply) else outcome
+    assert isinstance(message, bytes)
+    frame: dict[str, Any] = json.loads(message)
     if isinstance(frame.get("data"), str):
         frame["data"] = json.loads(frame["data"])
     return frame
 
 
-def error(outcome: Outcome | None) -> tuple[int, str]:
+def error(outcome: Outcome | bytes | None) -> tuple[int, str]:
     """Code and words of a `pusher:error`."""
     frame = read(outcome)
     assert frame["event"] == "pusher:error"
@@ -89,7 +94,7 @@ def error(outcome: Outcome | None) -> tuple[int, str]:
     return frame["data"]["code"], frame["data"]["message"]
 
 
-def rejected(outcome: Outcome | None, channel: str) -> tuple[int, str]:
+def rejected(outcome: Outcome | bytes | None, channel: str) -> tuple[int, str]:
     """Status and words of a `pusher:subscription_error`."""
     frame = read(outcome)
     assert frame["event"] == "pusher:subscription_error"
@@ -343,9 +348,9 @@ def test_a_channel_is_left() -> None:
     assert receive(machine, frame) == Unsubscribe("news")
 
 
-def test_leaving_a_channel_one_is_not_in_is_nothing() -> None:
+def test_a_channel_may_be_left_on_the_way_into_it() -> None:
     frame = {"event": "pusher:unsubscribe", "data": {"channel": "news"}}
-    assert receive(server(), frame) is None
+    assert receive(server(), frame) == Unsubscribe("news")
 
 
 @pytest.mark.parametrize("data", [None, {}, [], "", 5, {"channel": 5}])
@@ -368,11 +373,171 @@ def sign_in(machine: ServerProtocol, user_data: str, auth: str | None = None) ->
 def test_who_is_signed_in_is_told_so() -> None:
     machine = server()
     user_data = '{"id":"ann","user_info":{"name":"Ann"}}'
-    assert read(sign_in(machine, user_data)) == {
-        "event": "pusher:signin_success",
-        "data": {"user_data": user_data},
+    outcome = sign_in(machine, user_data)
+    assert isinstance(outcome, SignIn)
+    assert (outcome.user_id, outcome.watchlist) == ("ann", ())
+    (message,) = outcome.messages
+    assert read(message) == {"event": "pusher:signin_success", "data": {"user_data": user_data}}
+    assert machine.user == Member("ann", {"name": "Ann"})
+
+
+def test_whom_one_watches_is_said_at_the_sign_in() -> None:
+    outcome = sign_in(server(), '{"id":"ann","watchlist":["bob","eve","bob"]}')
+    assert isinstance(outcome, SignIn)
+    assert outcome.watchlist == ("bob", "eve")
+    assert len(outcome.messages) == 1
+
+
+def test_of_a_watchlist_that_is_too_long_the_beginning_is_watched() -> None:
+    watchlist = [f"u{n}" for n in range(5)]
+    user_data = json.dumps({"id": "ann", "watchlist": watchlist})
+    outcome = sign_in(server(max_watchlist=3), user_data)
+    assert isinstance(outcome, SignIn)
+    assert outcome.watchlist == ("u0", "u1", "u2")
+    success, complaint = outcome.messages
+    assert read(success)["event"] == "pusher:signin_success"
+    assert error(complaint) == (
+        4302,
+        "A watchlist has at most 3 users; the first 3 are watched",
+    )
+
+
+def test_who_is_signed_in_needs_no_channel_data_to_be_a_member() -> None:
+    # As pusher-js 8.6 subscribes to presence channels after a sign-in.
+    machine = server()
+    ann = Member("ann", {"name": "Ann"})
+    unsigned = ask(machine, "presence-room")
+    assert rejected(unsigned, "presence-room") == (422, "channel_data must name a user_id")
+    sign_in(machine, '{"id":"ann","user_info":{"name":"Ann"}}')
+    assert ask(machine, "presence-room") == Subscribe("presence-room", ann)
+    assert rejected(ask(machine, "presence-room", auth="key:0"), "presence-room")[0] == 401
+    other = ask(machine, "presence-room", '{"user_id":"bob"}')
+    assert other == Subscribe("presence-room", Member("bob"))
+
+
+def test_what_concerns_several_is_told_as_pusher_tells_it() -> None:
+    assert json.loads(cache_miss("cache-a")) == {"event": "pusher:cache_miss", "channel": "cache-a"}
+    assert read(subscription_count("a", 3)) == {
+        "event": "pusher_internal:subscription_count",
+        "data": {"subscription_count": 3},
+        "channel": "a",
     }
-    assert machine.user_id == "ann"
+    assert read(watchlist_events(("online", ["a", "b"]), ("offline", ["c"]))) == {
+        "event": "pusher_internal:watchlist_events",
+        "data": {
+            "events": [
+                {"name": "online", "user_ids": ["a", "b"]},
+                {"name": "offline", "user_ids": ["c"]},
+            ]
+        },
+    }
+
+
+# Being taken out
+
+
+def test_who_is_taken_out_of_a_channel_is_told_so_and_cannot_come_back() -> None:
+    machine = server()
+    join(machine, "private-room")
+    message = machine.bar("private-room")
+    words = "This connection was taken out of the channel"
+    assert rejected(message, "private-room") == (403, words)
+    assert "private-room" not in machine.channels
+    # Its signature would be the same as before.
+    assert rejected(ask(machine, "private-room"), "private-room") == (403, words)
+    assert ask(machine, "private-other") == Subscribe("private-other")
+
+
+def test_who_is_not_in_a_channel_hears_nothing_and_cannot_join_it() -> None:
+    machine = server()
+    assert machine.bar("news") is None
+    assert machine.bar("other") is None
+    assert rejected(ask(machine, "news"), "news")[0] == 403
+
+
+# Having to authorize
+
+
+def late(machine: ServerProtocol) -> Outcome | None:
+    return machine.handle_timer(10.0)
+
+
+def test_who_does_not_show_who_it_is_in_time_is_closed() -> None:
+    machine = server(authorization_timeout=10)
+    join(machine, "news")
+    assert machine.next_timer() == 10.0
+    assert machine.handle_timer(9.9) is None
+    assert late(machine) == Close(4009, "Connection not authorized within timeout")
+
+
+def test_a_sign_in_or_a_private_channel_is_enough() -> None:
+    machine = server(authorization_timeout=10)
+    sign_in(machine, '{"id":"ann"}')
+    assert late(machine) is None
+    machine = server(authorization_timeout=10)
+    join(machine, "private-room")
+    assert late(machine) is None
+    machine = server(authorization_timeout=10)
+    ask(machine, "private-room", auth="key:0")
+    assert isinstance(late(machine), Close)
+
+
+def test_a_quiet_connection_is_pinged_also_where_it_must_authorize() -> None:
+    machine = server(authorization_timeout=10, activity_timeout=5)
+    assert machine.handle_timer(5.0) == PING
+    assert machine.next_timer() == 10.0
+
+
+def test_who_is_in_no_channel_for_too_long_is_closed() -> None:
+    machine = server(subscription_timeout=20)
+    assert machine.next_timer() == 20.0
+    assert machine.handle_timer(19.9) is None
+    assert machine.handle_timer(20.0) == Close(4202, "In no channel for too long")
+
+
+def test_a_channel_or_a_sign_in_keeps_a_connection() -> None:
+    machine = server(subscription_timeout=20)
+    join(machine, "news")
+    assert machine.handle_timer(20.0) is None
+    assert machine.next_timer() == 40.0
+    machine.channels.clear()
+    assert machine.handle_timer(40.0) == Close(4202, "In no channel for too long")
+    machine = server(subscription_timeout=20)
+    sign_in(machine, '{"id":"ann"}')
+    assert machine.handle_timer(20.0) is None
+
+
+def test_a_quiet_connection_is_pinged_also_where_it_must_be_in_a_channel() -> None:
+    machine = server(subscription_timeout=20, activity_timeout=15)
+    join(machine, "news")
+    assert machine.handle_timer(16.0) == PING
+    machine.receive_activity(17.0)
+    assert machine.handle_timer(40.0) == PING
+    assert machine.next_timer() == 60.0
+
+
+# Talking too much
+
+
+def test_who_sends_more_messages_than_allowed_is_closed() -> None:
+    machine = server(messages_per_second=2)
+    ping = {"event": "pusher:ping", "data": {}}
+    assert [receive(machine, ping, 1.0) for _ in range(20)] == [PONG] * 20
+    assert receive(machine, ping, 9.9) == Close(4100, "More than 2 messages a second")
+
+
+def test_after_ten_seconds_messages_are_counted_anew() -> None:
+    machine = server(messages_per_second=2)
+    for start in (0.0, 10.0, 20.0):
+        for _ in range(20):
+            assert machine.receive_message("nonsense", start) is not None
+    assert isinstance(machine.receive_message("nonsense", 29.9), Close)
+
+
+def test_without_a_limit_messages_are_not_counted() -> None:
+    machine = server(messages_per_second=0)
+    ping = {"event": "pusher:ping", "data": {}}
+    assert all(receive(machine, ping, 1.0) == PONG for _ in range(5_000))
 
 
 def test_the_channel_of_a_user_is_open_to_that_user_only() -> None:
@@ -391,7 +556,7 @@ def test_a_sign_in_with_a_wrong_signature_is_refused(auth: str) -> None:
     machine = server()
     expected = (4009, "The sign-in's signature is not valid")
     assert error(sign_in(machine, '{"id":"ann"}', auth)) == expected
-    assert machine.user_id is None
+    assert machine.user is None
 
 
 def test_a_channels_signature_signs_nobody_in() -> None:
@@ -417,7 +582,7 @@ def test_a_channels_signature_signs_nobody_in() -> None:
 def test_a_sign_in_without_an_id_is_refused(user_data: str) -> None:
     machine = server()
     assert error(sign_in(machine, user_data))[0] == 4009
-    assert machine.user_id is None
+    assert machine.user is None
 
 
 @pytest.mark.parametrize(
@@ -431,12 +596,12 @@ def test_a_sign_in_that_cannot_be_read_is_refused(data: Any) -> None:
 def test_who_is_signed_in_may_do_so_again_but_as_nobody_else() -> None:
     machine = server()
     sign_in(machine, '{"id":"ann"}')
-    assert read(sign_in(machine, '{"id":"ann","more":1}'))["event"] == "pusher:signin_success"
+    assert isinstance(sign_in(machine, '{"id":"ann","more":1}'), SignIn)
     assert error(sign_in(machine, '{"id":"bob"}')) == (
         4009,
         "This connection is signed in as another user",
     )
-    assert machine.user_id == "ann"
+    assert machine.user == Member("ann")
 
 
 # Client events
@@ -447,7 +612,9 @@ def test_a_client_event_goes_to_the_others_as_it_came() -> None:
     join(machine, "private-room")
     text = '{"event":"client-x","data":{"a" :1.0},"channel":"private-room","user_id":"bob","b":1}'
     message = b'{"event":"client-x","data":{"a" :1.0},"channel":"private-room"}'
-    assert machine.receive_message(text, 1.0) == Relay("private-room", message)
+    assert machine.receive_message(text, 1.0) == Relay(
+        "private-room", message, "client-x", b'{"a" :1.0}', None
+    )
 
 
 def test_on_a_presence_channel_it_carries_who_sent_it() -> None:
@@ -455,7 +622,7 @@ def test_on_a_presence_channel_it_carries_who_sent_it() -> None:
     join(machine, "presence-room", ANN)
     frame = {"event": "client-x", "channel": "presence-room", "user_id": "bob"}
     message = b'{"event":"client-x","channel":"presence-room","user_id":"ann"}'
-    assert receive(machine, frame) == Relay("presence-room", message)
+    assert receive(machine, frame) == Relay("presence-room", message, "client-x", b"", "ann")
 
 
 @pytest.mark.parametrize(
@@ -466,7 +633,9 @@ def test_the_data_of_a_client_event_is_passed_on_untouched(data: str) -> None:
     join(machine, "private-room")
     text = f'{{"event":"client-x","channel":"private-room","data":{data}}}'
     message = f'{{"event":"client-x","data":{data},"channel":"private-room"}}'
-    assert machine.receive_message(text, 1.0) == Relay("private-room", message.encode())
+    assert machine.receive_message(text, 1.0) == Relay(
+        "private-room", message.encode(), "client-x", data.encode(), None
+    )
 
 
 def test_only_members_send_client_events() -> None:
@@ -637,13 +806,13 @@ def check(machine: ServerProtocol, text: str, now: float) -> None:
             assert json.loads(machine.accept(outcome, members))["channel"] == channel
             assert channel in machine.channels
         case Unsubscribe(channel):
-            del machine.channels[channel]
+            machine.channels.pop(channel, None)
         case Relay(channel, message):
             assert message.startswith(b'{"event":"client-')
             assert channel in machine.channels
         case _:
             assert outcome is None
-    assert machine.user_id == "ann"
+    assert machine.user == Member("ann")
     assert len(machine.channels) <= machine.app.max_channels
 
 
@@ -735,3 +904,52 @@ def test_what_real_clients_send_is_survived(name: str) -> None:
         else:
             assert outcome is None or isinstance(outcome, Reply | Unsubscribe)
     assert receive(machine, {"event": "pusher:ping"}) == PONG
+
+
+# An application that changes
+
+
+def changed(machine: ServerProtocol, now: float, **limits: Any) -> None:
+    machine.change(App(id="1", key="key", secret="secret", **limits), now)
+
+
+def test_a_limit_of_time_that_is_taken_away_holds_no_longer() -> None:
+    for name in ("subscription_timeout", "authorization_timeout"):
+        machine = server(**{name: 20})
+        changed(machine, 10.0)
+        assert machine.handle_timer(20.0) is None
+        assert machine.next_timer() == 120.0
+
+
+def test_a_limit_of_time_that_comes_is_counted_from_then_on() -> None:
+    machine = server()
+    changed(machine, 10.0, subscription_timeout=20, authorization_timeout=40)
+    assert machine.next_timer() == 30.0
+    join(machine, "news")
+    assert machine.handle_timer(30.0) is None
+    assert machine.handle_timer(50.0) == Close(4009, "Connection not authorized within timeout")
+
+
+def test_who_has_shown_who_it_is_need_not_show_it_again() -> None:
+    machine = server()
+    join(machine, "private-room")
+    changed(machine, 10.0, authorization_timeout=40)
+    assert machine.handle_timer(50.0) is None
+    machine = server()
+    sign_in(machine, '{"id":"ann"}')
+    changed(machine, 10.0, authorization_timeout=40)
+    assert machine.handle_timer(50.0) is None
+
+
+def test_another_limit_that_changes_gives_no_more_time() -> None:
+    machine = server(subscription_timeout=20)
+    changed(machine, 10.0, subscription_timeout=20, max_channels=1)
+    assert machine.next_timer() == 20.0
+    join(machine, "news")
+    assert rejected(ask(machine, "other"), "other")[0] == 403
+
+
+def test_pings_of_websocket_count_as_messages() -> None:
+    machine = server(messages_per_second=2)
+    assert [machine.receive_activity(1.0) for _ in range(20)] == [None] * 20
+    assert machine.receive_activity(1.0) == Close(4100, "More than 2 messages a second")

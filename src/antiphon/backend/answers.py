@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from litestar import MediaType, Request, Response
@@ -17,6 +17,9 @@ from litestar.openapi import ResponseSpec
 __all__ = ["EXCEPTION_HANDLERS", "Refusal", "refusals"]
 
 log = logging.getLogger("antiphon.backend")
+
+_HUNG_UP: Final = "client disconnected prematurely"
+"""Litestar's words, under 500; it is no fault of anybody's here."""
 
 
 class Refusal(msgspec.Struct, frozen=True):
@@ -36,6 +39,8 @@ def refusals(*statuses: int) -> dict[int, ResponseSpec]:
 
 
 def _refused(request: Request[Any, Any, Any], exc: HTTPException) -> Response[Refusal]:
+    if exc.detail == _HUNG_UP:
+        return _answer(400, "The request broke off.")  # nobody reads it
     if exc.status_code >= 500:
         return _failed(request, exc)
     return _answer(exc.status_code, exc.detail, exc.headers)

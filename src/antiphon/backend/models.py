@@ -22,11 +22,12 @@ class User(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     email: str
 
 
-class Message(msgspec.Struct, frozen=True, kw_only=True):
+class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One message, as in a `MessageSent` event: its ids are strings.
 
     Attributes:
         status: `read` once a member other than the sender has read it.
+        temp_id: What its sender called it before; only its sender sees it, and only in lists.
     """
 
     id: str
@@ -36,6 +37,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     content: str
     sent_at: datetime
     status: Literal["sent", "read"]
+    temp_id: str | None = msgspec.field(name="tempId", default=None)
 
 
 class Conversation(msgspec.Struct, frozen=True, kw_only=True):

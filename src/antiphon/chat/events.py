@@ -2,12 +2,13 @@
 
 The payloads are those of a Laravel application, exactly as they stand: mixed spelling, ids that
 are numbers here and text there. Each may come bare, or wrapped as `{"type": …, "data": …}`.
+What another backend calls otherwise is translated first.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any, Final
 
 import msgspec
@@ -15,37 +16,18 @@ import msgspec
 from antiphon.errors import PayloadInvalid
 from antiphon.protocol.frames import Event, decode_data, decode_data_as
 
+from .models import Id, Message
+from .spelling import Fields, fitted, received
+
 __all__ = [
     "DEFAULT_EVENT_NAMES",
     "ChatEvent",
     "ChatEvents",
-    "Id",
-    "Message",
     "MessageSentEvent",
     "MessagesReadEvent",
     "TypingUser",
     "UserIsTypingEvent",
 ]
-
-Id = int | str
-"""An id as the backend spells it; compare two of them as text."""
-
-
-class Message(msgspec.Struct, frozen=True, kw_only=True):
-    """A chat message."""
-
-    id: Id
-    chat_id: Id
-    sender_id: Id
-    content: str
-    sender_name: str = ""
-    sent_at: datetime | None = None
-    status: str = "sent"
-
-    def __post_init__(self) -> None:
-        # Laravel's models without a cast give no zone, and mean UTC.
-        if self.sent_at is not None and self.sent_at.tzinfo is None:
-            msgspec.structs.force_setattr(self, "sent_at", self.sent_at.replace(tzinfo=UTC))
 
 
 class MessageSentEvent(msgspec.Struct, frozen=True, kw_only=True):
@@ -123,12 +105,19 @@ class ChatEvents:
 
     Args:
         names: Which event name means which event.
+        fields: The backend's names of fields, where they differ, with antiphon's.
     """
 
-    def __init__(self, names: Mapping[str, type[ChatEvent]] = DEFAULT_EVENT_NAMES) -> None:
+    def __init__(
+        self,
+        names: Mapping[str, type[ChatEvent]] = DEFAULT_EVENT_NAMES,
+        *,
+        fields: Fields = MappingProxyType({}),
+    ) -> None:
         self._decoders: dict[str, msgspec.json.Decoder[Any]] = {
             name: msgspec.json.Decoder(type_) for name, type_ in names.items()
         }
+        self._fields = fields
 
     def decode(self, event: Event) -> ChatEvent | None:
         """The chat's event; None if it is none of the chat's.
@@ -139,25 +128,34 @@ class ChatEvents:
         decoder = self._decoders.get(event.name)
         if decoder is None:
             return None
+        if not self._fields:
+            try:
+                value: ChatEvent = decode_data_as(event.raw, decoder)
+            except (msgspec.MsgspecError, TypeError, UnicodeError, RecursionError):
+                pass  # wrapped perhaps, or with nulls
+            else:
+                return value
         try:
-            value: ChatEvent = decode_data_as(event.raw, decoder)
+            return self._read(event, decoder.type)
         except (msgspec.MsgspecError, TypeError, UnicodeError, RecursionError) as exc:
-            return _unwrap(event, exc)
-        return value
+            raise PayloadInvalid(
+                f"The data of {event.name} on {event.channel} is not what the chat expects: {exc}",
+                event=event.name,
+                channel=event.channel,
+            ) from exc
 
-
-def _unwrap(event: Event, reason: Exception) -> ChatEvent:
-    """Read the wrapped form, in which `type` counts for more than the event's name."""
-    data = decode_data(event.raw)
-    kind = data.get("type") if isinstance(data, dict) else None
-    type_ = _WRAPPED.get(kind) if isinstance(kind, str) else None
-    if type_ is not None and isinstance(data, dict):
+    def _read(self, event: Event, type_: type[ChatEvent]) -> ChatEvent:
+        """Read data of any form; in the wrapped one `type` counts for more than the name."""
+        data = received(decode_data(event.raw), self._fields)
+        kind = data.get("type") if isinstance(data, dict) else None
+        wrapped = _WRAPPED.get(kind) if isinstance(kind, str) else None
+        if wrapped is None:
+            return fitted(data, type_)
         try:
-            return msgspec.convert(decode_data(data.get("data")), type_)
-        except (msgspec.MsgspecError, TypeError) as exc:
+            return fitted(received(decode_data(data.get("data")), self._fields), wrapped)
+        except msgspec.ValidationError as exc:
             reason = exc
-    raise PayloadInvalid(
-        f"The data of {event.name} on {event.channel} is not what the chat expects: {reason}",
-        event=event.name,
-        channel=event.channel,
-    ) from reason
+        try:
+            return fitted(data, type_)
+        except msgspec.ValidationError:
+            raise reason from None

@@ -27,13 +27,16 @@ class Code(IntEnum):
     TOO_BIG = 1009
     TLS_ONLY = 4000
     UNKNOWN_APP = 4001
+    APP_DISABLED = 4003
     OVER_QUOTA = 4004
     BAD_PROTOCOL = 4007
     UNAUTHORIZED = 4009
     OVER_CAPACITY = 4100
     RECONNECT = 4200
     NO_PONG = 4201
+    INACTIVE = 4202
     CLIENT_EVENT_REJECTED = 4301
+    WATCHLIST_LIMIT = 4302
 
 
 def action_for(code: int | None) -> Action:

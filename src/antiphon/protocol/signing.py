@@ -146,7 +146,7 @@ def verify_request(
 
 def sign_webhook(secret: str, body: bytes) -> str:
     """The `X-Pusher-Signature` header of a webhook."""
-    return hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
+    return hmac.digest(secret.encode(), body, "sha256").hex()
 
 
 def verify_webhook(secret: str, body: bytes, signature: str) -> bool:
@@ -167,9 +167,7 @@ def _request_text(method: str, path: str, query: Iterable[tuple[str, str]]) -> s
 
 def _hmac(secret: str, text: str) -> str:
     # A stranger's text may hold lone surrogates; they sign to something, and match nothing.
-    return hmac.new(
-        secret.encode(), text.encode("utf-8", "surrogatepass"), hashlib.sha256
-    ).hexdigest()
+    return hmac.digest(secret.encode(), text.encode("utf-8", "surrogatepass"), "sha256").hex()
 
 
 def _md5(body: bytes) -> str:

@@ -109,10 +109,17 @@ async def list_messages(
     before_id: Bound = None,
     after_id: Bound = None,
 ) -> Page:
-    """The newest messages, those before `before_id`, or those after `after_id`."""
+    """The newest messages, those before `before_id`, or those after `after_id`.
+
+    One's own carry the `tempId` they were sent with.
+    """
     await _members(store, conversation_id, me)
     return await store.conversations.messages(
-        conversation_id, limit=limit, before_id=before_id, after_id=after_id
+        conversation_id,
+        limit=limit,
+        before_id=before_id,
+        after_id=after_id,
+        viewer_id=me.id,
     )
 
 
@@ -132,7 +139,11 @@ async def send_message(
     broadcasts: NamedDependency[Broadcasts],
     socket_id: NamedDependency[str | None],
 ) -> Response[MessageSent]:
-    """Send a message; the same `tempId` again answers 200 with the first and sends nothing."""
+    """Send a message; the same `tempId` again answers 200 with the first message.
+
+    Either way the members are told: the first telling may have been lost, and who has heard it
+    knows the message by its id.
+    """
     members = await _members(store, conversation_id, me)
     message, created = await store.conversations.add_message(
         conversation_id, me.id, data.content, temp_id=data.temp_id
@@ -140,8 +151,7 @@ async def send_message(
     if message.chat_id != str(conversation_id):
         raise HTTPException("This tempId belongs to another conversation.", status_code=409)
     sent = MessageSent(message=message, temp_id=data.temp_id)
-    if created:
-        await broadcasts.message_sent(sent, members, socket_id=socket_id)
+    await broadcasts.message_sent(sent, members, socket_id=socket_id)
     return Response(sent, status_code=201 if created else 200)
 
 

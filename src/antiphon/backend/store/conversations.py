@@ -105,7 +105,7 @@ class Conversations:
         async with self._database.reading() as db:
             rows = (await db.execute(heads.join(members).where(mine))).all()
             people = await _people(db, mine)
-            last = await _last_messages(db, mine)
+            last = await _last_messages(db, mine, user_id)
         found = [
             Conversation(
                 id=row.id,
@@ -161,8 +161,12 @@ class Conversations:
         limit: int,
         before_id: int | None = None,
         after_id: int | None = None,
+        viewer_id: int | None = None,
     ) -> Page:
-        """The newest messages, those just before `before_id`, or those just after `after_id`."""
+        """The newest messages, those just before `before_id`, or those just after `after_id`.
+
+        A viewer's own carry the `temp_id` they were sent with.
+        """
         query = SELECT_MESSAGE.where(messages.c.conversation_id == conversation_id)
         if before_id is not None:
             query = query.where(messages.c.id < before_id)
@@ -172,7 +176,7 @@ class Conversations:
         query = query.order_by(messages.c.id if forward else messages.c.id.desc())
         async with self._database.reading() as db:
             rows = (await db.execute(query.limit(limit + 1))).all()
-        found = [to_message(row) for row in rows[:limit]]
+        found = [to_message(row, viewer_id=viewer_id) for row in rows[:limit]]
         return Page(messages=found if forward else found[::-1], has_more=len(rows) > limit)
 
     async def mark_read(self, conversation_id: int, user_id: int, message_id: int) -> list[str]:
@@ -210,10 +214,12 @@ async def _people(db: AsyncConnection, mine: ColumnElement[bool]) -> dict[int, l
     return people
 
 
-async def _last_messages(db: AsyncConnection, mine: ColumnElement[bool]) -> dict[int, Message]:
+async def _last_messages(
+    db: AsyncConnection, mine: ColumnElement[bool], user_id: int
+) -> dict[int, Message]:
     newest = messages.c.id.in_(select(_NEWEST_ID).where(mine))
     rows = await db.execute(SELECT_MESSAGE.where(newest))
-    return {row.conversation_id: to_message(row) for row in rows}
+    return {row.conversation_id: to_message(row, viewer_id=user_id) for row in rows}
 
 
 async def _lock(db: AsyncConnection, conversation_id: int) -> None:

@@ -9,21 +9,17 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcon
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import URL, Connection, event, make_url, text
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy import URL, Connection, event, text
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from antiphon.database_url import database_url, is_sqlite
 from antiphon.errors import SettingsError
 
 from .tables import schema
 
 __all__ = ["Database"]
 
-DRIVERS: Final = {
-    "sqlite": "sqlite+aiosqlite",
-    "postgres": "postgresql+asyncpg",
-    "postgresql": "postgresql+asyncpg",
-}
 BUSY_TIMEOUT: Final = 10.0
 """Seconds a SQLite transaction waits for the lock of another."""
 SCHEMA_LOCK: Final = 0x616E7469
@@ -38,12 +34,12 @@ class Database:
     """
 
     def __init__(self, url: str) -> None:
-        self._url = _async_url(url)
+        self._url = database_url(url)
         self._engine = _engine(self._url)
         self._writing_engine = self._engine.execution_options(writing=True)  # the same pool
         # SQLite has one writer. Its own lock is polled for and unfair: with 20 users writing at
         # once one in a hundred waited 1.4 s, in a queue it is 0.2 s.
-        self._queue = asyncio.Lock() if _is_sqlite(self._url) else nullcontext()
+        self._queue = asyncio.Lock() if is_sqlite(self._url) else nullcontext()
 
     async def open(self) -> None:
         """Connect, and create the tables that are missing.
@@ -52,10 +48,10 @@ class Database:
             SettingsError: The database cannot be used.
         """
         try:
-            if _is_sqlite(self._url):
+            if is_sqlite(self._url):
                 _create_private_file(Path(self._url.database or ""))
             async with self.writing() as db:
-                if not _is_sqlite(self._url):
+                if not is_sqlite(self._url):
                     await db.execute(text(f"SELECT pg_advisory_xact_lock({SCHEMA_LOCK})"))
                 await db.run_sync(schema.create_all)
         except (SQLAlchemyError, OSError) as exc:
@@ -77,25 +73,9 @@ class Database:
             yield db
 
 
-def _async_url(url: str) -> URL:
-    try:
-        parsed = make_url(url)
-        parsed = parsed.set(drivername=DRIVERS[parsed.drivername.partition("+")[0]])
-    except (ArgumentError, KeyError):
-        raise SettingsError("A database is sqlite:///path or postgresql://host/name.") from None
-    if _is_sqlite(parsed) and parsed.database in (None, "", ":memory:"):
-        # In memory, all transactions would share one connection.
-        raise SettingsError("A SQLite database is a file: sqlite:///path.")
-    return parsed
-
-
-def _is_sqlite(url: URL) -> bool:
-    return url.drivername == DRIVERS["sqlite"]
-
-
 def _engine(url: URL) -> AsyncEngine:
     # An error's text must not hold what people wrote: hide_parameters.
-    if not _is_sqlite(url):
+    if not is_sqlite(url):
         return create_async_engine(url, hide_parameters=True, pool_pre_ping=True)
     engine = create_async_engine(
         url, hide_parameters=True, connect_args={"timeout": BUSY_TIMEOUT, "isolation_level": None}

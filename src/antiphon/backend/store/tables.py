@@ -126,6 +126,7 @@ SELECT_MESSAGE: Final = select(
     messages.c.conversation_id,
     messages.c.sender_id,
     messages.c.content,
+    messages.c.temp_id,
     messages.c.sent_at,
     users.c.first_name,
     users.c.last_name,
@@ -138,8 +139,8 @@ def to_user(row: AnyRow) -> User:
     return User(id=row.id, first_name=row.first_name, last_name=row.last_name, email=row.email)
 
 
-def to_message(row: AnyRow) -> Message:
-    """The message in a row of `SELECT_MESSAGE`."""
+def to_message(row: AnyRow, *, viewer_id: int | None = None) -> Message:
+    """The message in a row of `SELECT_MESSAGE`; its sender sees what they called it."""
     return Message(
         id=str(row.id),
         chat_id=str(row.conversation_id),
@@ -148,4 +149,5 @@ def to_message(row: AnyRow) -> Message:
         content=row.content,
         sent_at=row.sent_at,
         status="read" if row.read else "sent",
+        temp_id=row.temp_id if row.sender_id == viewer_id else None,
     )

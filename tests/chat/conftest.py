@@ -1,0 +1,17 @@
+"""A stage for the tests of sessions."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest_asyncio
+
+from .stage import Stage, open_stage
+
+
+@pytest_asyncio.fixture
+async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
+    """Server, line, gate and backend, for one test."""
+    async with open_stage(tmp_path) as stage:
+        yield stage
