@@ -124,6 +124,11 @@ class Command:
             err.started()
         return cls(process, out, err, words, [*_secrets(words, env or {}), *secrets])
 
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
     async def line(self) -> str:
         """The next line of standard output, without its end."""
         return await self._out.line()

@@ -9,6 +9,7 @@ import shlex
 import shutil
 import signal
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -48,6 +49,7 @@ READ: Final = (
 LEFT: Final = (TIME + r"\[INFO\] Disconnected",)
 # As `make demo` has it: the command stands in a virtual environment that is not on the PATH.
 PATH: Final = "/usr/bin:/bin"
+ROOT: Final = Path(__file__).parents[2]
 
 
 class Stay(NamedTuple):
@@ -58,6 +60,9 @@ class Stay(NamedTuple):
     document: dict[str, Any]
     after_curl: list[str]
     john: Ended
+    after_publish: list[str]
+    chat: list[str]
+    console: tuple[int, str]
     ended: Ended
 
 
@@ -91,11 +96,11 @@ import antiphon.cli.demo as demo
 from antiphon.cli import run
 from antiphon.server.hub import Hub
 
-def publish(hub, channel, message, *more):
+def deliver(hub, channel, message, *more):
     if b"MessagesRead" not in message:
         whole(hub, channel, message, *more)
 
-whole, Hub.publish, demo._PATIENCE = Hub.publish, publish, 1.5
+whole, Hub.deliver, demo._PATIENCE = Hub.deliver, deliver, 1.5
 run()
 """
 
@@ -116,15 +121,56 @@ async def stay(env: dict[str, str]) -> Stay:
         played = await command.until(r"^  Messages: 1$")
         shown = await command.until(r"Ctrl-C")
         (curl,) = (line for line in shown if line.strip().startswith("curl "))
-        (listen,) = (line for line in shown if " listen " in line)
+        (export,) = (line for line in shown if line.startswith("  export "))
+        who = dict(word.split("=", 1) for word in shlex.split(export)[1:])
         (schema,) = re.findall(r"API: (http://\S+?)\)", "\n".join(shown))
+        (chat,) = re.findall(r"  Chat +(http://\S+/demo)", "\n".join(shown))
         async with aiohttp.ClientSession() as http, http.get(schema) as answer:
             document = await answer.json(content_type=None)
+            async with http.get(chat) as pages:
+                assert (pages.status, (await pages.text()).count("?as=")) == (200, 2)
         await perform(curl)
         heard = await command.until(r"^  Content: ")
-        john = await accept(listen, curl)
+        john = await accept(arguments(shown, "listen"), who, curl)
+        published = await run(*arguments(shown, "publish"), env=who)
+        assert published.status == 0
+        after_publish = await command.until(r"^  Data: ")
+        async with running(*arguments(shown, "chat"), "--no-browser", env={**env, **who}) as app:
+            served = await app.until("The chat is at ")
+            app.signal(signal.SIGINT)
+            await app.ended()
+        (console,) = (line for line in shown if "examples/console.py" in line)
+        talk = await use(console, who)
         command.signal(signal.SIGINT)
-        return Stay(played, shown, document, heard, john, await command.ended())
+        return Stay(
+            *(played, shown, document, heard, john),
+            *(after_publish, served, talk, await command.ended()),
+        )
+
+
+def arguments(shown: list[str], name: str) -> list[str]:
+    """What the line of a command says after `antiphon`."""
+    (line,) = (line for line in shown if re.search(rf"antiphon {name}( |$)", line))
+    words = shlex.split(line)
+    return words[words.index(name) :]
+
+
+async def use(line: str, who: dict[str, str]) -> tuple[int, str]:
+    """Run an example as the demo says, with nothing typed into it: its status, and what it says."""
+    program, path = shlex.split(line)
+    with tempfile.TemporaryDirectory() as folder:  # for the file it keeps
+        process = await asyncio.create_subprocess_exec(
+            *(program, ROOT / path),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            env={"PATH": PATH, **who},
+            cwd=folder,
+        )
+        async with asyncio.timeout(TIMEOUT):
+            out, _ = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, out.decode()
 
 
 async def perform(line: str) -> None:
@@ -150,12 +196,9 @@ async def perform(line: str) -> None:
         assert answer.status == 201
 
 
-async def accept(listen: str, curl: str) -> Ended:
+async def accept(listen: list[str], who: dict[str, str], curl: str) -> Ended:
     """Listen as the demo says, with the antiphon under test, and let one more message come."""
-    words = shlex.split(listen)
-    name, _, value = words[0].partition("=")
-    assert name == "ANTIPHON_PASSWORD"
-    async with running(*words[words.index("listen") :], env={name: value}) as john:
+    async with running(*listen, env=who) as john:
         await john.until("Subscribed to")
         await perform(curl)
         await john.until(r"^  Content: ")
@@ -214,9 +257,24 @@ async def test_the_listener_it_shows_hears_as_the_other_user(seen: Seen) -> None
     )
 
 
+async def test_what_is_published_as_it_shows_is_heard(seen: Seen) -> None:
+    hello = [TIME + r"\[EVENT\] Hello on private-user\.1", r'  Data: \{"from":"John"\}']
+    assert_printed(seen.stay.after_publish[-2:], *hello)
+
+
+async def test_the_chat_app_it_shows_starts(seen: Seen) -> None:
+    assert seen.stay.chat[-1].startswith("The chat is at http://127.0.0.1:")
+
+
+async def test_the_console_it_shows_talks_to_the_demo(seen: Seen) -> None:
+    status, out = seen.stay.console
+    assert status == 0
+    assert lines(out)[:2] == ["— Ali Qo'chqorov —", "John Doe: Hello!"]
+
+
 async def test_the_command_it_shows_can_be_found(seen: Seen) -> None:
     (listen,) = (line for line in seen.stay.shown if " listen " in line)
-    command = shlex.split(listen)[1]
+    command = shlex.split(listen)[0]
     assert shutil.which(command, path=PATH), f"{command} is not on the PATH {PATH}"
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import re
 import signal
 import socket
+import sqlite3
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -15,6 +18,8 @@ import pytest_asyncio
 
 from antiphon.publisher import Publisher
 from antiphon.settings import Settings
+from tests.client.peer import CERTIFICATE, trusting_tls
+from tests.server.cluster import REDIS, needs_redis
 from tests.server.wire import Wire, http
 
 from .command import Call, Command, Ended, run, run_all, running
@@ -22,13 +27,13 @@ from .conftest import SECRET
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-SERVE: Final = ("serve", "--port", "0")
+SERVE: Final = ("serve", "--port", "0", "--drain", "0")
 ENV: Final = {"REVERB_APP_ID": "1", "REVERB_APP_KEY": "k", "REVERB_APP_SECRET": SECRET}
 
 
 async def listening_port(command: Command) -> int:
     """Where it listens, as it says."""
-    (line,) = await command.err_until("listening on 127.0.0.1:")
+    *_, line = await command.err_until("listening on 127.0.0.1:")
     return int(line.rpartition(":")[2])
 
 
@@ -70,6 +75,249 @@ async def test_ctrl_c_ends_it_with_0_whether_or_not_clients_answer(tmp_path: Pat
             command.signal(signal.SIGINT)
             ended = await command.ended(timeout=15)
     assert ended.status == 0
+
+
+async def test_it_sends_its_clients_away_one_after_the_other() -> None:
+    async with running("serve", "--port", "0", "--drain", "0.4", env=ENV) as command:
+        port = await listening_port(command)
+        async with await Wire.connect(port) as first, await Wire.connect(port) as second:
+            began = asyncio.get_running_loop().time()
+            command.signal(signal.SIGTERM)
+            for wire, after in ((first, 0.0), (second, 0.2)):
+                assert (await wire.closed()).code == 4200
+                assert asyncio.get_running_loop().time() - began >= after
+                wire.send_close(4200)
+            ended = await command.ended()
+    assert ended.status == 0
+    assert "closing 2 connections within 0.4 s" in ended.err
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_second_signal_sends_the_rest_away_at_once_and_all_ends_well(
+    number: signal.Signals,
+) -> None:
+    async with running("serve", "--port", "0", "--drain", "600", env=ENV) as command:
+        port = await listening_port(command)
+        async with await Wire.connect(port) as first, await Wire.connect(port) as second:
+            command.signal(number)
+            assert (await first.closed()).code == 4200
+            command.signal(number)
+            assert (await second.closed()).code == 4200
+            for wire in (first, second):
+                wire.send_close(4200)
+            ended = await command.ended(timeout=15)
+    assert ended.status == 0
+    assert re.search(r"antiphon.server +stopped\n$", ended.err)
+
+
+async def test_a_second_signal_does_not_wait_for_who_does_not_answer() -> None:
+    async with (
+        running(*SERVE, env=ENV) as command,
+        await Wire.connect(await listening_port(command)) as silent,
+    ):
+        command.signal(signal.SIGTERM)
+        assert (await silent.closed()).code == 4200
+        command.signal(signal.SIGTERM)
+        ended = await command.ended(timeout=15)
+    assert ended.status == 0
+    assert re.search(r"antiphon.server +stopped\n$", ended.err)
+
+
+async def test_a_unix_socket_is_listened_on_and_removed(tmp_path: Path) -> None:
+    path = tmp_path / "antiphon.sock"
+    async with running(*SERVE, "--unix", path, env=ENV) as command:
+        await command.err_until(f"application 1 with key k at unix:{path}")
+        reader, writer = await asyncio.open_unix_connection(path)
+        writer.write(b"GET /up HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert b" 200 " in await asyncio.wait_for(reader.readline(), 15)
+        writer.close()
+        command.signal(signal.SIGTERM)
+        assert (await command.ended()).status == 0
+    assert not path.exists()
+
+
+async def test_the_application_may_stand_in_a_laravel_env_file(tmp_path: Path) -> None:
+    file = tmp_path / ".env"
+    file.write_text(f'REVERB_APP_ID=7\nREVERB_APP_KEY="laravel-key"\nREVERB_APP_SECRET={SECRET}\n')
+    async with running(*SERVE, "--env", file, secrets=(SECRET,)) as command:
+        await command.err_until("application 7 with key laravel-key")
+        command.signal(signal.SIGTERM)
+        assert (await command.ended()).status == 0
+
+
+async def test_sighup_reads_the_certificate_again(tmp_path: Path) -> None:
+    file = tmp_path / "certificate.pem"
+    file.write_bytes(CERTIFICATE.read_bytes())
+    async with running(*SERVE, "--tls-cert", file, env=ENV) as command:
+        port = await listening_port(command)
+        settings = Settings(
+            app_id="1", app_key="k", app_secret=SECRET, host="127.0.0.1", port=port, scheme="https"
+        )
+        async with Publisher(settings, ssl_context=trusting_tls()) as publisher:
+            assert await publisher.channels() == {}
+        command.signal(signal.SIGHUP)
+        await command.err_until("the certificate was read again")
+        file.write_text("")
+        command.signal(signal.SIGHUP)
+        await command.err_until(f"the certificate stays as it was: .*{file}")
+        command.signal(signal.SIGTERM)
+        assert (await command.ended()).status == 0
+
+
+async def test_metrics_are_for_who_knows_the_token() -> None:
+    async with running(*SERVE, env={**ENV, "ANTIPHON_METRICS_TOKEN": "metrics-token"}) as command:
+        port = await listening_port(command)
+        request = b"GET /metrics HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %b\r\n\r\n"
+        assert (await http(port, request % b"guessed"))[0] == 401
+        status, body = await http(port, request % b"metrics-token")
+        assert status == 200
+        assert b'antiphon_connections{app="1"} 0\n' in body
+        command.signal(signal.SIGTERM)
+        assert (await command.ended()).status == 0
+
+
+APPS: Final = json.dumps(
+    [{"id": name, "key": name, "secret": f"secret-of-{name}"} for name in ("a", "b")]
+)
+
+
+async def test_two_of_them_are_one_server_over_redis() -> None:
+    await needs_redis()
+    shared = ("--redis-prefix", f"antiphon-test-{os.urandom(6).hex()}")
+    env = {**ENV, "ANTIPHON_REDIS": REDIS}
+    async with (
+        running(*SERVE, *shared, env=env, cold=True) as one,
+        running(*SERVE, *shared, env=env, cold=True) as other,
+    ):
+        ports = [await listening_port(command) for command in (one, other)]
+        settings = Settings(
+            app_id="1",
+            app_key="k",
+            app_secret=SECRET,
+            host="127.0.0.1",
+            port=ports[0],
+            scheme="http",
+        )
+        async with await Wire.connect(ports[1]) as wire, Publisher(settings) as publisher:
+            await wire.join("private-room", secret=SECRET)
+            await publisher.trigger("private-room", "said", {"n": 1})
+            assert (await wire.event("said"))["data"] == {"n": 1}
+        for command in (one, other):
+            command.signal(signal.SIGTERM)
+            assert (await command.ended()).status == 0
+
+
+async def test_a_redis_that_is_not_there_is_one_line_and_2() -> None:
+    ended = await run(*SERVE, "--redis", "redis://user:hidden@127.0.0.1:1/0", env=ENV)
+    assert ended.status == 2
+    assert "The Redis at 127.0.0.1:1 cannot be used" in ended.err
+    assert "hidden" not in ended.err
+
+
+async def test_applications_may_stand_in_a_variable_or_in_a_json_file(tmp_path: Path) -> None:
+    (tmp_path / "apps.json").write_text(APPS)
+    ways = {
+        "variable": ((), {"ANTIPHON_APPS": APPS, **ENV}, ["a", "b"]),
+        "file": (("--config", tmp_path / "apps.json"), {"ANTIPHON_APPS": "["}, ["a", "b"]),
+        "options": (("--app-key", "k"), {"ANTIPHON_APPS": APPS, **ENV}, ["1"]),
+    }
+    for args, env, found in ways.values():
+        async with running(*SERVE, *args, env=env, secrets=("secret-of",)) as command:
+            await command.err_until(f"application {found[-1]} with key")
+            command.signal(signal.SIGTERM)
+            ended = await command.ended()
+        assert (ended.status, re.findall(r"application (\S+) with", ended.err)) == (0, found)
+
+
+async def test_sighup_reads_the_applications_again(tmp_path: Path) -> None:
+    file = tmp_path / "apps.json"
+    file.write_text(APPS)
+    async with running(*SERVE, "--config", file, secrets=("secret-of",)) as command:
+        port = await listening_port(command)
+        async with await Wire.connect(port, "/app/b") as wire:
+            file.write_text("[")
+            command.signal(signal.SIGHUP)
+            await command.err_until("the applications stay as they were: .*apps.json")
+            await wire.ping()
+            listed = json.loads(APPS)
+            file.write_text(json.dumps([listed[0], {**listed[0], "id": "c", "key": "c"}]))
+            command.signal(signal.SIGHUP)
+            await command.err_until("application c with key c is served as it is now")
+            await command.err_until("application b is served no longer")
+            assert (await wire.closed()).code == 4001
+        async with await Wire.connect(port, "/app/c") as wire:
+            await wire.ping()
+        command.signal(signal.SIGTERM)
+        assert (await command.ended()).status == 0
+
+
+async def test_applications_may_stand_in_a_database(tmp_path: Path) -> None:
+    file = tmp_path / "apps.db"
+    database = {"ANTIPHON_APPS_DATABASE": f"sqlite:///{file}"}
+    ended = await run(*SERVE, env=database)
+    assert ended.status == 2
+    assert "antiphon_apps has no application" in ended.err
+    with sqlite3.connect(file) as db:
+        db.execute("INSERT INTO antiphon_apps (id, key, secret) VALUES ('1', 'k', 'hidden')")
+    async with running(*SERVE, env=database, secrets=("hidden",)) as command:
+        port = await listening_port(command)
+        async with await Wire.connect(port) as wire:
+            with sqlite3.connect(file) as db:
+                db.execute("INSERT INTO antiphon_apps (id, key, secret) VALUES ('2', 'm', 's')")
+            command.signal(signal.SIGHUP)  # it would find out by itself, in some seconds
+            await command.err_until("application 2 with key m is served")
+            await wire.ping()
+        async with await Wire.connect(port, "/app/m") as wire:
+            await wire.ping()
+        command.signal(signal.SIGTERM)
+        assert (await command.ended()).status == 0
+
+
+async def test_it_may_open_as_many_files_as_the_system_allows() -> None:
+    program = """
+import resource
+from antiphon.cli.serve import _raise_file_limit
+
+_, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+_raise_file_limit()
+assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
+"""
+    assert await run(program=("-c", program)) == Ended(0, "", "")
+
+
+MISTAKES: Final[Mapping[str, tuple[Call, str]]] = {
+    "a key alone": (Call((*SERVE, "--tls-key", "k.pem"), ENV), "--tls-cert"),
+    "no certificate": (Call((*SERVE, "--tls-cert", "/nowhere.pem"), ENV), r"/nowhere\.pem"),
+    "no socket": (Call((*SERVE, "--unix", "/etc/hostname"), ENV), "no socket"),
+    "a console of several": (
+        Call(
+            (*SERVE, "--workers", 2, "--redis", "redis://127.0.0.1:1/0"),
+            {**ENV, "ANTIPHON_CONSOLE_PASSWORD": "a password of many characters"},
+        ),
+        "The console shows one process",
+    ),
+    "a short password": (
+        Call(SERVE, {**ENV, "ANTIPHON_CONSOLE_PASSWORD": "secret"}),
+        "needs 12",
+    ),
+    "no proxy": (Call((*SERVE, "--trusted-proxy", "nginx"), ENV), "no address of a proxy"),
+    "two sources": (
+        Call((*SERVE, "--app-key", "k", "--apps-database", "sqlite:///x")),
+        "from one of these",
+    ),
+    "no database": (Call((*SERVE, "--apps-database", "mysql://x")), "sqlite:///path"),
+    "no list": (Call(SERVE, {"ANTIPHON_APPS": "{"}), "ANTIPHON_APPS"),
+    "no application": (Call(SERVE, {"ANTIPHON_APPS": "[]"}), "at least one"),
+}
+
+
+async def test_what_cannot_be_used_is_one_line_and_2() -> None:
+    ends = await run_all({name: call for name, (call, _) in MISTAKES.items()})
+    for name, (status, out, err) in ends.items():
+        assert (status, out) == (2, ""), name
+        assert re.fullmatch(r"antiphon: [^\n]+\n", err), err
+        assert re.search(MISTAKES[name][1], err), err
 
 
 TWO: Final = """

@@ -11,16 +11,17 @@ from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode
 
 import aiohttp
+import msgspec
 import pytest
 import pytest_asyncio
 from yarl import URL
 
-from antiphon.protocol.signing import sign_request
+from antiphon.protocol.signing import channel_auth, sign_request, user_auth
 from antiphon.server import Server
 from antiphon.settings import App
 from tests.conftest import Connect, Serve
 
-from .wire import Wire
+from .wire import Wire, http
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -233,12 +234,18 @@ async def test_an_application_is_asked_with_its_own_key_only(api: Api) -> None:
         ("GET", "/apps/1/events", 405),
         ("POST", "/apps/1/channels", 405),
         ("PUT", "/apps/1/events", 405),
+        ("OPTIONS", "/apps/1/events", 204),
+        ("PUT", "//apps/1//events/", 405),
+        ("GET", "/apps/1/batch_events/", 405),
         ("DELETE", "/apps/1/channels/a", 405),
     ],
 )
 async def test_each_path_has_its_methods(api: Api, method: str, path: str, status: int) -> None:
     answer = await api.send(method, path)
     assert answer.status == status
+    if status == 204:
+        assert answer.body is None
+        return
     assert isinstance(answer.body, dict)
     assert ("error" in answer.body) is (status >= 400)
 
@@ -296,7 +303,7 @@ async def test_the_connection_named_is_left_out(api: Api, connect: Connect) -> N
     assert await api.post("events", event(socket_id=sender.socket_id)) == (200, {})
     await other.event("e")
     await sender.ping()
-    for stranger in ("1.1", "nobody", ""):
+    for stranger in ("1.1", "123.456"):
         assert await api.post("events", event(socket_id=stranger)) == (200, {})
         await sender.event("e")
 
@@ -410,6 +417,23 @@ async def test_data_is_measured_in_bytes(
 
 async def test_a_body_that_is_far_too_large_is_not_read(api: Api) -> None:
     assert (await api.post("events", b"x" * 1_100_000)).status == 413
+
+
+@pytest.mark.parametrize(
+    ("app_id", "headers", "status"),
+    [
+        ("1", "Content-Length: 99999999", 413),
+        ("1", "Content-Length: 99999999\r\nExpect: 100-continue", 413),
+        ("none", "Content-Length: 9", 404),
+    ],
+)
+async def test_what_cannot_be_published_is_refused_before_its_body_comes(
+    server: Server, app_id: str, headers: str, status: int
+) -> None:
+    head = f"POST /apps/{app_id}/events HTTP/1.1\r\nHost: x\r\n{headers}\r\n\r\n"
+    answer, body = await http(server.port, head.encode())
+    assert answer == status
+    assert b"error" in body
 
 
 async def test_limits_are_the_applications_own(
@@ -608,6 +632,111 @@ async def test_no_other_channel_has_users(api: Api, name: str) -> None:
     answer = await api.get(f"channels/{quote(name)}/users")
     assert answer.status == 400
     assert answer.body["error"]
+
+
+# What is kept
+
+
+async def test_a_cache_channel_sends_its_last_event_to_who_joins(
+    api: Api, connect: Connect
+) -> None:
+    wire = await connect()
+    await wire.subscribe("cache-a")
+    assert await wire.event("pusher:cache_miss") == {
+        "event": "pusher:cache_miss",
+        "channel": "cache-a",
+    }
+    for data in ("1", "2"):
+        await api.post("events", event(channels=["cache-a"], data=data))
+        assert (await wire.event("e"))["data"] == int(data)
+    later = await connect()
+    await later.subscribe("cache-a")
+    assert (await later.event("e"))["data"] == 2
+    status, body = await api.get("channels/cache-a", {"info": "cache,subscription_count"})
+    assert (status, body["occupied"], body["subscription_count"]) == (200, True, 2)
+    assert body["cache"]["data"] == "2"
+    assert 1_790 <= body["cache"]["ttl"] <= 1_800
+    assert await api.get("channels/cache-b", {"info": "cache"}) == (200, {"occupied": False})
+
+
+# Users
+
+
+async def signed_in(wire: Wire, user_id: str, *watchlist: str) -> Wire:
+    user_data = json.dumps({"id": user_id, "watchlist": watchlist})
+    auth = user_auth("k", SECRET, wire.socket_id, user_data)
+    wire.send("pusher:signin", {"auth": auth, "user_data": user_data})
+    await wire.event("pusher:signin_success")
+    return wire
+
+
+@pytest.mark.parametrize("path", ["/apps/1/users/7/", "/users/7/"])
+async def test_all_connections_of_a_user_are_ended(api: Api, connect: Connect, path: str) -> None:
+    wire, other = await signed_in(await connect(), "7"), await signed_in(await connect(), "8")
+    in_room = await member(await connect(), "presence-room", "7")
+    resource = f"{path}terminate_connections"
+    signed = sign_request("k", SECRET, "POST", resource, body=b"{}", timestamp=int(time.time()))
+    assert await api.send("POST", resource, signed, b"{}") == (200, {})
+    for ended in (wire, in_room):
+        assert (await ended.closed()).code == 4009
+    await other.ping()
+    strange = {**signed, "auth_key": "stranger"}
+    assert (await api.send("POST", resource, strange, b"{}")).status == 401
+
+
+async def test_who_watches_is_told_who_comes_and_goes(connect: Connect) -> None:
+    wire = await signed_in(await connect(), "7", "8", "9")
+    told = await wire.event("pusher_internal:watchlist_events")
+    assert told["data"] == {"events": [{"name": "offline", "user_ids": ["8", "9"]}]}
+    other = await signed_in(await connect(), "8")
+    told = await wire.event("pusher_internal:watchlist_events")
+    assert told["data"] == {"events": [{"name": "online", "user_ids": ["8"]}]}
+    await other.hang_up()
+    told = await wire.event("pusher_internal:watchlist_events")
+    assert told["data"] == {"events": [{"name": "offline", "user_ids": ["8"]}]}
+
+
+async def test_a_user_is_taken_out_of_one_channel_for_good(api: Api, connect: Connect) -> None:
+    wire = await connect()
+    await wire.subscribe("news")
+    await member(wire, "presence-room", "7")
+    other = await member(await connect(), "presence-room", "8")
+    await wire.event("pusher_internal:member_added")
+    assert await api.post("channels/presence-room/users/7/kick", {}) == (200, {})
+    refused = await wire.event("pusher:subscription_error")
+    assert (refused["channel"], refused["data"]["status"]) == ("presence-room", 403)
+    assert (await other.event("pusher_internal:member_removed"))["data"] == {"user_id": "7"}
+    auth = channel_auth("k", SECRET, wire.socket_id, "presence-room", '{"user_id":"7"}')
+    again = {"channel": "presence-room", "auth": auth, "channel_data": '{"user_id":"7"}'}
+    wire.send("pusher:subscribe", again)
+    assert (await wire.event("pusher:subscription_error"))["data"]["status"] == 403
+    await api.post("events", event())
+    await wire.event("e")  # it is still in its other channel
+    assert await api.post(f"channels/news/sockets/{wire.socket_id}/kick", {}) == (200, {})
+    assert (await wire.event("pusher:subscription_error"))["channel"] == "news"
+
+
+async def test_the_connections_are_counted_once_each(
+    serve: Serve, session: aiohttp.ClientSession
+) -> None:
+    server = await serve(APPS[0])
+    api = Api(session, server)
+    assert await api.get("connections") == (200, {"connections": 0})
+    async with await Wire.connect(server.port) as wire:
+        await wire.subscribe("a")
+        await wire.subscribe("b")
+        assert await api.get("connections") == (200, {"connections": 1})
+
+
+async def test_an_application_that_is_disabled_serves_nobody(
+    serve: Serve, session: aiohttp.ClientSession
+) -> None:
+    server = await serve(msgspec.structs.replace(APPS[0], enabled=False), APPS[1])
+    assert (await Api(session, server).post("events", event())).status == 403
+    assert (await Api(session, server).post("events", event(), secret="guess")).status == 401
+    async with await Wire.open(server.port) as wire:
+        assert await wire.error() == 4003
+        assert (await wire.closed()).code == 4003
 
 
 # Behind a proxy

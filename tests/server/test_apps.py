@@ -51,6 +51,65 @@ def test_a_path_may_be_text(file: Path) -> None:
     assert load_apps(str(file)) == (App(id="1", key="k", secret="s"),)
 
 
+LIST = '[{"id": "1", "key": "k", "secret": "s", "allowed_origins": ["*.example.com"]}]'
+LISTED = App(id="1", key="k", secret="s", allowed_origins=("*.example.com",))
+
+
+@pytest.mark.parametrize("name", ["apps.json", "APPS.JSON"])
+def test_a_json_file_holds_the_list_itself(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text(LIST)
+    assert load_apps(tmp_path / name) == (LISTED,)
+
+
+def test_without_a_file_the_list_stands_in_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ANTIPHON_APPS", LIST)
+    assert load_apps() == (LISTED,)
+    with pytest.raises(SettingsError, match="ANTIPHON_APPS: A server needs at least one"):
+        load_apps(environ={})
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("", "could not be read"),
+        ("[", "could not be read"),
+        ('["\ud800"]', "could not be read"),
+        ("{}", "Expected `array`"),
+        ('{"apps": []}', "Expected `array`"),
+        ("[]", "at least one"),
+        ("[1]", "Expected `object`"),
+        (f'[{{"id": 1, "key": "k", "secret": "{SECRET}"}}]', r"apps\[0\]\.id"),
+        (f'[{{"id": "", "key": "k", "secret": "{SECRET}"}}]', "needs an id"),
+        (f'[{{"id": "1", "key": "k", "secret": "{SECRET}"', "could not be read"),
+    ],
+)
+def test_a_list_that_cannot_be_used_is_refused_in_words(
+    tmp_path: Path, text: str, complaint: str
+) -> None:
+    file = tmp_path / "apps.json"
+    file.write_bytes(text.encode(errors="surrogatepass"))
+    with pytest.raises(SettingsError, match=complaint) as caught:
+        load_apps(file)
+    assert str(file) in str(caught.value)
+    assert SECRET not in str(caught.value)
+    if text:
+        with pytest.raises(SettingsError, match="ANTIPHON_APPS") as caught:
+            load_apps(environ={"ANTIPHON_APPS": text})
+        assert SECRET not in str(caught.value)
+
+
+def test_a_field_that_nobody_knows_is_answered_with_those_that_there_are() -> None:
+    start = '[{"id": "1", "key": "k", "secret": "s", '
+    for rest, known in {
+        '"max_conections": 5}]': "known are id, key, secret, .*max_connections, ",
+        '"webhooks": [{"url": "http://x", "event": []}]}]': "known are url, events, channels, ",
+    }.items():
+        with pytest.raises(SettingsError, match=known):
+            load_apps(environ={"ANTIPHON_APPS": start + rest})
+
+
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
@@ -76,6 +135,12 @@ def test_a_file_that_cannot_be_used_is_refused_in_words(
     with pytest.raises(SettingsError, match=complaint) as caught:
         load_apps(file)
     assert SECRET not in str(caught.value)
+
+
+def test_a_table_of_another_name_is_answered_with_the_one_that_there_is(file: Path) -> None:
+    file.write_text("[[app]]\nid = '1'\nkey = 'k'\nsecret = 's'")
+    with pytest.raises(SettingsError, match=r"`app`.*; known are apps\."):
+        load_apps(file)
 
 
 @pytest.mark.parametrize("name", ["id", "key"])
@@ -120,3 +185,24 @@ def test_an_application_shows_no_secret() -> None:
     app = App(id="1", key="k", secret=SECRET)
     assert SECRET not in repr(app)
     assert SECRET not in str(app)
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "https://shop.example.com",
+        "shop.example.com/",
+        "shop.example.com:3000",
+        "//shop.example.com",
+    ],
+)
+def test_an_origin_is_a_host_and_no_address(origin: str) -> None:
+    with pytest.raises(SettingsError, match="without scheme, port and path"):
+        App(id="1", key="k", secret="s", allowed_origins=(origin,))
+
+
+@pytest.mark.parametrize(
+    "origin", ["*", "*.example.com", "localhost", "192.0.2.1", "::1", "2001:db8::5:1"]
+)
+def test_a_host_may_be_a_glob_or_an_address(origin: str) -> None:
+    App(id="1", key="k", secret="s", allowed_origins=(origin,))

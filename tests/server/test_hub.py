@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from antiphon.protocol.frames import encode
 from antiphon.protocol.presence import Member
-from antiphon.server.hub import Channel, Hub, PresenceFull
+from antiphon.server.hub import Channel, Hub
+from antiphon.server.transport import text_frame
 from antiphon.settings import App
 
 APP = App(id="1", key="k", secret="s")
@@ -25,18 +28,41 @@ class Listener:
         self.channels: dict[str, Member | None] = {}
         self.writes: list[bytes] = []
         self.socket_id = socket_id
+        self.closed = 0
+        self.found: list[str] = []  # in the channel that was joined last
+        self.refusal: tuple[str, str, int] | None = None
         self._hub = hub
         hub.sockets[socket_id] = self
 
     def write(self, frames: bytes) -> None:
-        self.writes.append(frames)
+        if not self.closed:
+            self.writes.append(frames)
+
+    def send(self, message: bytes) -> None:
+        self.write(text_frame(message))
+
+    def kick(self, channel: str) -> None:
+        self.leave(channel)
+
+    def change(self, app: App) -> None:
+        pass
+
+    def close(self, code: int, reason: str) -> None:
+        self.closed = code
+        self.hang_up()
 
     # What a session does around the hub's calls
 
     def join(self, channel: str, member: Member | None = None) -> Channel:
-        joined = self._hub.join(self, channel, member)
+        self._hub.join(self, channel, member)
+        return self._hub.channels[channel]
+
+    def joined(self, channel: str, member: Member | None, members: Mapping[str, Member]) -> None:
         self.channels[channel] = member
-        return joined
+        self.found = list(members)
+
+    def refused(self, channel: str, reason: str, status: int) -> None:
+        self.refusal = (channel, reason, status)
 
     def leave(self, channel: str) -> None:
         self._hub.leave(self, channel)
@@ -72,12 +98,13 @@ def payloads(frames: bytes) -> list[Any]:
 
 
 def publish(hub: Hub, channel: str, data: object, except_socket: str | None = None) -> None:
-    hub.publish(channel, encode("e", json.dumps(data), channel), except_socket)
+    hub.deliver(channel, encode("e", json.dumps(data), channel), except_socket)
 
 
 async def turn() -> None:
-    """Let the event loop finish its turn."""
-    await asyncio.sleep(0)
+    """Let the event loop finish what is published in this turn and the next."""
+    for _ in range(2):
+        await asyncio.sleep(0)
 
 
 # Fan-out
@@ -99,7 +126,7 @@ async def test_an_event_is_written_as_one_whole_websocket_text_frame() -> None:
     hub = Hub(APP)
     ali = Listener(hub)
     ali.join("news")
-    hub.publish("news", b'{"event":"e"}')
+    hub.deliver("news", b'{"event":"e"}')
     await turn()
     assert ali.writes == [b"\x81\x0d" + b'{"event":"e"}']
 
@@ -122,6 +149,16 @@ async def test_the_events_of_a_turn_reach_a_subscriber_in_one_write() -> None:
         publish(hub, "news", n)
     await turn()
     assert ali.heard_by_write == john.heard_by_write == [[0, 1, 2, 3, 4]]
+
+
+async def test_what_is_published_a_turn_later_is_in_the_same_write() -> None:
+    hub = Hub(APP)
+    ali = Listener(hub)
+    ali.join("news")
+    publish(hub, "news", 0)
+    asyncio.get_running_loop().call_soon(publish, hub, "news", 1)
+    await turn()
+    assert ali.heard_by_write == [[0, 1]]
 
 
 async def test_nothing_is_written_before_the_turn_ends_and_all_of_it_then() -> None:
@@ -421,8 +458,10 @@ async def test_a_full_presence_channel_takes_no_new_user_but_more_of_those_it_ha
     john.join("presence-room", Member("john"))
     await turn()
     ali.writes.clear()
-    with pytest.raises(PresenceFull):
-        eve.join("presence-room", Member("eve"))
+    eve.join("presence-room", Member("eve"))
+    reason = "A presence channel has at most 2 users"
+    assert eve.refusal == ("presence-room", reason, 403)
+    assert not eve.channels
     publish(hub, "presence-room", "for members")
     await turn()
     assert ali.heard == ["for members"], "who was not let in is not announced"
@@ -506,3 +545,95 @@ async def _compare(steps: list[Any]) -> None:
                 await turn()
     await turn()
     assert [listener.heard for listener in listeners] == expected
+
+
+# What is kept
+
+
+async def test_a_cache_channel_gives_its_last_event_to_who_joins_later() -> None:
+    hub = Hub(APP)
+    hub.trigger("cache-a", "e", "1")
+    hub.trigger("cache-a", "e", "2")
+    ali = Listener(hub)
+    ali.join("cache-a")
+    assert b'{"event":"e","data":"2","channel":"cache-a"}' in ali.writes[0]
+    ali.join("private-cache-a")
+    ali.join("news")
+    assert b'{"event":"pusher:cache_miss","channel":"private-cache-a"}' in ali.writes[1]
+    assert len(ali.writes) == 2
+
+
+async def test_what_members_send_each_other_is_not_kept() -> None:
+    hub = Hub(APP)
+    publish(hub, "private-cache-a", 1)
+    ali = Listener(hub)
+    ali.join("private-cache-a")
+    assert b"cache_miss" in ali.writes[0]
+
+
+# How many there are
+
+
+async def test_subscribers_are_told_how_many_they_are_where_the_application_wants_it() -> None:
+    hub = Hub(msgspec.structs.replace(APP, subscription_counts=True))
+    listeners = [Listener(hub, f"{n}.1") for n in range(3)]
+    for listener in listeners:
+        listener.join("a")
+    await turn()
+    await turn()
+    assert [listener.heard for listener in listeners] == [[{"subscription_count": 3}]] * 3
+    listeners[0].leave("a")
+    await turn()
+    await turn()
+    assert listeners[1].heard[1:] == [{"subscription_count": 2}]
+    presence = Listener(hub, "9.1")
+    presence.join("presence-a", Member("1"))
+    await turn()
+    await turn()
+    assert presence.heard == []
+
+
+# What a backend does to users
+
+
+async def test_all_connections_of_a_user_are_ended_and_no_others() -> None:
+    hub = Hub(APP)
+    signed_in, member, other = (Listener(hub, f"{n}.1") for n in range(3))
+    hub.users.sign_in(signed_in, "7", ())
+    hub.users.sign_in(other, "8", ())
+    member.join("presence-a", Member("7"))
+    other.join("presence-a", Member("8"))
+    hub.terminate("7")
+    assert [each.closed for each in (signed_in, member, other)] == [4009, 4009, 0]
+    assert list(hub.sockets.values()) == [other]
+    hub.terminate("nobody")
+
+
+async def test_who_is_sent_away_has_been_told_what_was_published_before() -> None:
+    hub = Hub(APP)
+    ali = Listener(hub)
+    ali.join("presence-a", Member("7"))
+    publish(hub, "presence-a", "before")
+    hub.terminate("7")
+    publish(hub, "presence-a", "after")
+    await turn()
+    assert ali.closed == 4009
+    assert ali.heard == ["before"]
+
+
+async def test_a_user_is_taken_out_of_one_channel_and_stays_in_the_others() -> None:
+    hub = Hub(APP)
+    signed_in, member, other = (Listener(hub, f"{n}.1") for n in range(3))
+    hub.users.sign_in(signed_in, "7", ())
+    for listener in (signed_in, other):
+        listener.join("private-a")
+    for listener, id_ in ((member, "7"), (other, "8")):
+        listener.join("presence-a", Member(id_))
+    hub.kick("private-a", user_id="7")
+    hub.kick("presence-a", user_id="7")
+    assert not signed_in.channels
+    assert not member.channels
+    assert set(other.channels) == {"private-a", "presence-a"}
+    hub.kick("private-a", socket_id="2.1")
+    hub.kick("private-a", socket_id="no such socket")
+    assert set(other.channels) == {"presence-a"}

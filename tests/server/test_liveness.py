@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from antiphon.server import Server
 from antiphon.server.liveness import Liveness
 from antiphon.server.session import Session
+from antiphon.settings import App
 from tests.conftest import Connect, Serve
 
 from .wire import PING, PONG, Wire, until
@@ -21,6 +24,9 @@ class Clock:
         self.now = NOW
 
     def monotonic(self) -> float:
+        return self.now
+
+    def time(self) -> float:
         return self.now
 
 
@@ -218,6 +224,32 @@ async def test_a_client_that_shows_a_sign_of_life_stays(
 
 
 @pinging
+async def test_who_answers_is_pinged_again_after_its_activity_timeout(
+    clock: Clock, serve: Serve, connect: Connect
+) -> None:
+    server = await serve(activity_timeout=3)
+    wire = await connect(server)
+    for _ in range(5):
+        pass_time(server, clock, 3)
+        await wire.event("pusher:ping")
+        wire.send("pusher:pong", {})
+        await heard(server, wire, clock)
+
+
+@pinging
+async def test_a_limit_of_time_that_comes_is_kept(
+    clock: Clock, serve: Serve, connect: Connect
+) -> None:
+    server = await serve()
+    wire = await connect(server)
+    await server.change_apps([App(id="1", key="k", secret="s", subscription_timeout=5)])
+    pass_time(server, clock, 4)
+    assert session_of(server, wire) is not None
+    pass_time(server, clock, 2)
+    assert (await wire.closed()).code == 4202
+
+
+@pinging
 async def test_a_busy_client_is_never_pinged(clock: Clock, serve: Serve, connect: Connect) -> None:
     server = await serve(activity_timeout=30)
     wire = await connect(server)
@@ -253,3 +285,14 @@ async def test_a_client_that_has_gone_is_forgotten(
     await wire.hang_up()
     await until(lambda: session_of(server, wire) is None)
     assert server._liveness._buckets == {}
+
+
+async def test_a_loop_that_was_busy_shows_as_lag(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("antiphon.server.liveness._TICK", 0.01)
+    liveness = Liveness()
+    liveness.start()
+    time.sleep(0.06)  # noqa: ASYNC251 - this is what it is to notice
+    await until(lambda: liveness.lag > 0)
+    lag = liveness.lag
+    liveness.stop()
+    assert 0.03 < lag < 5

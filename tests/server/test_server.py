@@ -7,8 +7,10 @@ import contextlib
 import gc
 import json
 import socket
+import ssl
 import time
 import warnings
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +18,7 @@ from antiphon.errors import SettingsError
 from antiphon.publisher import Publisher
 from antiphon.server import Server
 from antiphon.settings import App
+from tests.client.peer import CERTIFICATE, trusting_tls
 from tests.conftest import Connect, Serve
 
 from .wire import Closed, HandshakeRefused, Wire, http, until
@@ -23,6 +26,8 @@ from .wire import Closed, HandshakeRefused, Wire, http, until
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 APP = App(id="1", key="k", secret="s")
+SECOND = Path(__file__).with_name("certificate.pem")
+"""Another one than the clients' tests have, with its key."""
 
 
 async def refusal(server: Server, path: str = "/app/k", **options: object) -> tuple[int, Closed]:
@@ -384,3 +389,182 @@ async def test_a_publisher_finishes_its_request_when_the_server_stops(connect: C
     assert answer == b"" or json.loads(answer.partition(b"\r\n\r\n")[2]) == {"health": "OK"}
     writer.close()
     await writer.wait_closed()
+
+
+# Stopping gently
+
+
+UP = b"GET /up HTTP/1.1\r\nHost: x\r\n\r\n"
+READY = UP.replace(b"/up", b"/ready")
+
+
+async def test_connections_are_closed_one_after_the_other_over_the_drain(connect: Connect) -> None:
+    server = Server(APP, drain=0.4)
+    await server.start()
+    wires = [await connect(server) for _ in range(8)]
+    began = time.perf_counter()
+
+    async def ended(wire: Wire) -> tuple[float, int | None]:
+        closed = await wire.closed()
+        wire.send_close(4200)
+        return time.perf_counter() - began, closed.code
+
+    stopping = asyncio.create_task(server.stop())
+    ends = await asyncio.gather(*map(ended, wires))
+    await stopping
+    assert [code for _, code in ends] == [4200] * 8
+    for number, (after, _) in enumerate(ends):
+        assert 0.05 * number <= after < 0.05 * number + 0.5
+    assert time.perf_counter() - began < 1.4, "nobody was waited for"
+
+
+async def test_while_connections_are_closed_http_is_answered_and_nobody_is_let_in(
+    connect: Connect,
+) -> None:
+    server = Server(APP, drain=60)
+    await server.start()
+    assert await http(server.port, READY) == (200, b'{"ready":true}')
+    first, second = await connect(server), await connect(server)
+    await second.subscribe("news")
+    stopping = asyncio.create_task(server.stop())
+    assert (await first.closed()).code == 4200
+    assert await http(server.port, READY) == (503, b'{"ready":false}')
+    assert (await http(server.port, UP))[0] == 200
+    with pytest.raises(HandshakeRefused) as refused:
+        await Wire.open(server.port)
+    assert refused.value.status == 503
+    async with Publisher(server.settings()) as publisher:
+        await publisher.trigger("news", "e", 1)
+    await second.event("e")
+    stopping.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await stopping
+
+
+async def test_who_cancels_a_drain_has_the_rest_closed_at_once(connect: Connect) -> None:
+    server = Server(APP, drain=60)
+    await server.start()
+    wires = [await connect(server) for _ in range(3)]
+    stopping = asyncio.create_task(server.stop())
+    assert (await wires[0].closed()).code == 4200
+    wires[0].send_close(4200)
+    stopping.cancel()
+    for wire in wires[1:]:
+        assert (await wire.closed()).code == 4200
+        wire.send_close(4200)
+    with pytest.raises(asyncio.CancelledError):
+        await stopping
+    with pytest.raises(ConnectionError):
+        await Wire.open(server.port)
+
+
+async def test_a_drain_does_not_wait_for_who_has_gone_by_itself(connect: Connect) -> None:
+    server = Server(APP, drain=60)
+    await server.start()
+    wires = [await connect(server) for _ in range(3)]
+    stopping = asyncio.create_task(server.stop())
+    for wire in wires:
+        await wire.hang_up()
+    (hub,) = server._hubs.values()
+    await until(lambda: not hub.sockets)
+    stopping.cancel()  # the second one's turn is in 20 s
+    with pytest.raises(asyncio.CancelledError):
+        await stopping
+
+
+async def test_a_drain_without_connections_takes_no_time() -> None:
+    server = Server(APP, drain=60)
+    await server.start()
+    await asyncio.wait_for(server.stop(), 5)
+
+
+# TLS and Unix sockets
+
+
+async def test_with_a_certificate_websocket_and_http_speak_tls() -> None:
+    async with Server(APP, tls=(CERTIFICATE, CERTIFICATE)) as server:
+        assert server.settings().http_url == server.url == f"https://127.0.0.1:{server.port}"
+        tls = trusting_tls()
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port, ssl=tls)
+        async with Wire(reader, writer) as wire:
+            wire.send_bytes(
+                b"GET /app/k HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n"
+                b"Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+                b"Sec-WebSocket-Version: 13\r\n\r\n"
+            )
+            await reader.readuntil(b"\r\n\r\n")
+            await wire.event("pusher:connection_established")
+            await wire.subscribe("news")
+            async with Publisher(server.settings(), ssl_context=tls) as publisher:
+                await publisher.trigger("news", "e", "x" * 5_000)
+            await wire.event("e")
+            await server.stop()
+            assert (await wire.closed()).code == 4200
+
+
+async def test_a_certificate_is_exchanged_for_who_comes_next(tmp_path: Path) -> None:
+    file = tmp_path / "certificate.pem"
+    file.write_bytes(CERTIFICATE.read_bytes())
+    async with Server(APP, tls=(file, file)) as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port, ssl=trusting_tls())
+        async with Wire(reader, writer) as early:
+            assert await seen_by(server) == presented(CERTIFICATE)
+            file.write_bytes(SECOND.read_bytes())
+            assert await seen_by(server) == presented(CERTIFICATE), "not before it is told"
+            server.reload_tls()
+            assert await seen_by(server) == presented(SECOND)
+            file.write_text("no certificate")
+            with pytest.raises(SettingsError, match=str(file)):
+                server.reload_tls()
+            assert await seen_by(server) == presented(SECOND)
+            early.send_bytes(UP)
+            await reader.readuntil(b"OK")
+
+
+async def test_a_certificate_that_cannot_be_used_is_named_before_anything_listens() -> None:
+    server = Server(APP, tls=("/nowhere/cert.pem", CERTIFICATE))
+    with pytest.raises(SettingsError, match=r"/nowhere/cert\.pem could not be read"):
+        await server.start()
+    Server(APP).reload_tls()  # there is none, and nothing happens
+
+
+async def test_a_unix_socket_is_served_like_a_port(tmp_path: Path) -> None:
+    path = tmp_path / "antiphon.sock"
+    async with Server(APP, unix=path) as server:
+        assert server.url == f"unix:{path}"
+        with pytest.raises(SettingsError, match="Unix socket"):
+            server.settings()
+        reader, writer = await asyncio.open_unix_connection(path)
+        async with Wire(reader, writer) as wire:
+            wire.send_bytes(UP)
+            await reader.readuntil(b'OK"}')
+            wire.send_bytes(
+                b"GET /app/k HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n"
+                b"Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+                b"Sec-WebSocket-Version: 13\r\n\r\n"
+            )
+            await reader.readuntil(b"\r\n\r\n")
+            await wire.event("pusher:connection_established")
+            await wire.ping()
+    assert not path.exists()
+
+
+def presented(file: Path) -> bytes:
+    """The certificate of a PEM file, as it goes over the wire."""
+    text = file.read_text()
+    begin, end = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
+    return ssl.PEM_cert_to_DER_cert(begin + text.partition(begin)[2].partition(end)[0] + end)
+
+
+async def seen_by(server: Server) -> bytes:
+    """The certificate that a client is shown."""
+    anything = ssl.create_default_context()
+    anything.check_hostname = False
+    anything.verify_mode = ssl.CERT_NONE
+    _, writer = await asyncio.open_connection("127.0.0.1", server.port, ssl=anything)
+    shown = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+    writer.close()
+    with contextlib.suppress(ConnectionError):
+        await writer.wait_closed()
+    assert isinstance(shown, bytes)
+    return shown

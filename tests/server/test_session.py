@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from antiphon.protocol.signing import channel_auth, sign_request, user_auth
 from antiphon.publisher import Publisher
 from antiphon.server import Server
+from antiphon.server.session import Session
 from antiphon.settings import App
 from tests.conftest import Connect, Serve
 
@@ -55,6 +56,23 @@ async def test_a_ping_is_answered(connect: Connect) -> None:
     wire = await connect()
     wire.send("pusher:ping")
     assert await wire.event("pusher:pong") == {"event": "pusher:pong", "data": {}}
+
+
+async def test_a_pong_comes_after_all_that_was_published_before(
+    serve: Serve, connect: Connect
+) -> None:
+    server = await serve()
+    async with await Wire.open(server.port) as wire:
+        await wire.event("pusher:connection_established")
+        wire.send("pusher:subscribe", {"channel": "news"})
+        await wire.event("pusher_internal:subscription_succeeded")
+        (hub,) = server._hubs.values()
+        (session,) = hub.sockets.values()
+        hub.trigger("news", "e", "1")
+        assert isinstance(session, Session)
+        session.received('{"event":"pusher:ping"}')  # in the same turn
+        names = [json.loads((await wire.frame())[1])["event"] for _ in range(2)]
+        assert names == ["e", "pusher:pong"]
 
 
 # Public channels
@@ -98,7 +116,7 @@ async def test_success_comes_before_the_first_event(server: Server, connect: Con
     (hub,) = server._hubs.values()
     ali.send("pusher:subscribe", {"channel": "busy"})
     await until(lambda: "busy" in hub.channels)
-    hub.publish("busy", b'{"event":"first"}')
+    hub.deliver("busy", b'{"event":"first"}')
     await ali.event("pusher_internal:subscription_succeeded")
     await ali.event("first")
 

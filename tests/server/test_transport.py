@@ -7,13 +7,16 @@ import contextlib
 import json
 import socket
 import time
+from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from antiphon.publisher import Publisher
 from antiphon.server import Server
-from antiphon.server.transport import MAX_WRITE_BUFFER, Link, text_frame
+from antiphon.server.metrics import Traffic
+from antiphon.server.transport import MAX_UNREAD, MAX_WRITE_BUFFER, Link, Unread, text_frame
 from tests.conftest import Connect, Serve
 
 from .wire import (
@@ -23,6 +26,7 @@ from .wire import (
     PING,
     PONG,
     TEXT,
+    TIMEOUT,
     Closed,
     Frame,
     HandshakeRefused,
@@ -59,20 +63,66 @@ async def test_what_browsers_send_to_connect_is_understood(
 
 
 @pytest.mark.parametrize(
-    "headers",
+    ("headers", "status"),
     [
-        {"Sec-WebSocket-Version": "12"},
-        {"Sec-WebSocket-Key": ""},
-        {"Sec-WebSocket-Key": "dG9vIHNob3J0"},
+        ({"Sec-WebSocket-Version": "12"}, 426),
+        ({"Sec-WebSocket-Key": ""}, 400),
+        ({"Sec-WebSocket-Key": "dG9vIHNob3J0"}, 400),
     ],
 )
-async def test_a_handshake_that_is_none_is_answered_with_400(
-    server: Server, connect: Connect, headers: dict[str, str]
+async def test_a_handshake_that_is_none_is_refused(
+    server: Server, connect: Connect, headers: dict[str, str], status: int
 ) -> None:
     with pytest.raises(HandshakeRefused) as refused:
         await Wire.open(server.port, headers=headers)
-    assert refused.value.status == 400
+    assert refused.value.status == status
     await (await connect()).ping()
+
+
+async def test_an_error_of_our_own_is_logged_and_not_told(
+    server: Server, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(request: object) -> None:
+        raise RuntimeError("a secret of ours")
+
+    monkeypatch.setattr(server._websockets, "_accept", fails)
+    with pytest.raises(HandshakeRefused) as refused:
+        await Wire.open(server.port)
+    assert refused.value.status == 500
+    assert "secret" not in str(refused.value)
+    assert "a secret of ours" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("header", "status"),
+    [
+        (b"Sec-WebSocket-Version: 13\xcd", 426),
+        (b"Sec-WebSocket-Key: \xcd", 400),
+        (b"Origin: http://\xcd", 101),
+        (b"X-Forwarded-For: \xcd", 101),
+    ],
+)
+async def test_a_header_that_is_no_text_is_nothing_to_complain_about_in_the_log(
+    server: Server, caplog: pytest.LogCaptureFixture, header: bytes, status: int
+) -> None:
+    before = len(server._websockets._open)
+    lines = {
+        b"Host": b"x",
+        b"Upgrade": b"websocket",
+        b"Connection": b"Upgrade",
+        b"Sec-WebSocket-Key": b"dGhlIHNhbXBsZSBub25jZQ==",
+        b"Sec-WebSocket-Version": b"13",
+    }
+    name, _, value = header.partition(b": ")
+    lines[name] = value
+    head = b"".join(b"%s: %s\r\n" % line for line in lines.items())
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    async with Wire(reader, writer) as wire:
+        wire.send_bytes(b"GET /app/k HTTP/1.1\r\n" + head + b"\r\n")
+        answer = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), TIMEOUT)
+        assert answer.startswith(b"HTTP/1.1 %d " % status)
+    await until(lambda: len(server._websockets._open) == before)
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
 async def test_headers_that_are_too_large_are_refused(server: Server, connect: Connect) -> None:
@@ -300,7 +350,7 @@ async def test_nothing_is_written_after_a_close_frame(server: Server, connect: C
     assert (await wire.closed()).code == 1002
     # picows hangs up a moment after its close frame; an event may fall into that moment.
     (hub,) = server._hubs.values()
-    hub.publish("news", b'{"event":"late"}')
+    hub.deliver("news", b'{"event":"late"}')
     with pytest.raises(Closed) as closed:
         await wire.frame()
     assert closed.value.code is None
@@ -352,6 +402,9 @@ async def test_after_a_close_frame_nothing_more_is_read(connect: Connect) -> Non
 class FakeTransport:
     """Stands in for picows's transport: keeps what it is told."""
 
+    request = SimpleNamespace()
+    response = SimpleNamespace()
+
     def __init__(self) -> None:
         self.closed_with: list[tuple[int, bytes]] = []
         self.is_close_frame_sent = False
@@ -360,7 +413,7 @@ class FakeTransport:
     def write(self, frames: bytes) -> None:
         raise AssertionError("nothing is to be written")
 
-    def send_close(self, code: int, reason: bytes) -> None:
+    def send_close(self, code: int, reason: bytes = b"") -> None:
         self.closed_with.append((code, reason))
         self.is_close_frame_sent = True
 
@@ -372,7 +425,7 @@ class FakeTransport:
 
 
 async def test_a_long_reason_is_cut_between_characters_to_what_a_close_frame_holds() -> None:
-    link, transport = Link(LIMIT), FakeTransport()
+    link, transport = Link(LIMIT, Traffic()), FakeTransport()
     link.on_ws_connected(transport)  # type: ignore[arg-type]
     link.close(4001, "я" * 100)
     link.close(4200, "once is enough")
@@ -381,7 +434,7 @@ async def test_a_long_reason_is_cut_between_characters_to_what_a_close_frame_hol
 
 
 async def test_a_link_that_is_not_connected_yet_closes_silently() -> None:
-    Link(LIMIT).close(4001, "too early")
+    Link(LIMIT, Traffic()).close(4001, "too early")
 
 
 @pytest.mark.parametrize("size", [0, 1, 125, 126, 65_535, 65_536, 100_000])
@@ -421,6 +474,211 @@ async def test_a_slow_reader_is_closed_with_4100_and_the_others_go_on(
         assert (await slow.closed()).code == 4100
         await publisher.trigger("news", "goes-on", "")
         await other.event("goes-on")
+
+
+class SlowTransport(FakeTransport):
+    """Takes what is written, and says when that is too much, as asyncio does."""
+
+    def __init__(self, link: Link, room: int) -> None:
+        super().__init__()
+        self.link = link
+        self.room = room
+        self.written = b""
+
+    def write(self, frames: bytes) -> None:
+        assert not self.closed_with, "nothing follows a close frame"
+        self.written += frames
+        self.room -= len(frames)
+        if self.room < 0:
+            self.link.pause_writing()
+
+    def read(self, room: int) -> None:
+        """The peer has read everything, and has room for so much more."""
+        self.room = room
+        self.link.resume_writing()
+
+
+def slow_link(unread: Unread, room: int = 0) -> tuple[Link, SlowTransport]:
+    link = Link(LIMIT, Traffic())
+    link.unread = unread
+    transport = SlowTransport(link, room)
+    link.on_ws_connected(transport)  # type: ignore[arg-type]
+    return link, transport
+
+
+async def test_what_waits_for_a_slow_reader_goes_out_in_order_as_it_reads() -> None:
+    unread = Unread(MAX_UNREAD)
+    link, transport = slow_link(unread)
+    sent = b""
+    for number in range(50):
+        frame = b"%02d" % number * (1 if number % 3 else 20_000)
+        sent += frame
+        link.write(frame)
+    assert transport.written == sent[:40_000]
+    assert unread.links == {link}
+    steps = 0
+    while transport.written != sent:
+        before = len(transport.written)
+        transport.read(room=1)
+        steps += 1
+        assert 0 < len(transport.written) - before <= 65_536, "the loop's queue stays short"
+        assert unread.size == link.unread_size >= len(sent) - len(transport.written)
+    assert 10 <= steps < 20
+    transport.read(room=100)
+    assert (unread.size, unread.links) == (0, set())
+    link.write(b"at once")
+    assert transport.written.endswith(b"at once")
+
+
+async def test_a_reader_that_catches_up_at_once_gets_everything() -> None:
+    unread = Unread(MAX_UNREAD)
+    link, transport = slow_link(unread)
+    for number in range(1_000):
+        link.write(b"%03d" % number)
+    transport.read(room=1_000_000)
+    assert transport.written == b"".join(b"%03d" % number for number in range(1_000))
+    assert (unread.size, unread.links) == (0, set())
+
+
+async def test_when_all_together_leave_too_much_who_is_furthest_behind_is_closed_first() -> None:
+    unread = Unread(100_000)
+    behind = [slow_link(unread) for _ in range(10)]
+    for link, _ in behind:
+        link.write(b"first, which the system takes")
+    for number, (link, _) in enumerate(behind):
+        for _ in range(number):
+            link.write(b"x" * 2_000)
+    assert unread.size == 45 * 2_064
+    behind[0][0].write(b"x" * 7_056)
+    assert unread.size == unread.limit
+    assert not any(transport.closed_with for _, transport in behind)
+    behind[1][0].write(b"")
+    closed = [number for number, (_, transport) in enumerate(behind) if transport.closed_with]
+    assert closed == [8, 9], "with these two a quarter is free"
+    assert [transport.closed_with[0][0] for _, transport in behind[8:]] == [4100, 4100]
+    assert behind[9][0]._traffic.slow == 1
+    assert unread.size == sum(link.unread_size for link, _ in behind) <= 75_000
+    assert unread.links == {link for link, _ in behind[:8]}
+    assert behind[9][1].written == b"first, which the system takes", "the rest is forgotten"
+
+
+async def test_small_frames_count_with_what_it_costs_to_keep_them() -> None:
+    link, transport = slow_link(Unread(MAX_UNREAD))
+    link.write(b"first")
+    pongs = 0
+    while not transport.closed_with:
+        link.write(b"\x8a\0")
+        pongs += 1
+    assert 10_000 < pongs < 20_000, "not half a million"
+
+
+@pytest.mark.parametrize("how", ["close", "disconnect", "fail", "peer closes"])
+async def test_who_is_gone_counts_no_more(how: str) -> None:
+    unread = Unread(MAX_UNREAD)
+    link, transport = slow_link(unread)
+    link.write(b"first")
+    link.write(b"second")
+    match how:
+        case "close":
+            link.close(4200, "Going down")
+            assert transport.written == b"firstsecond", "what was meant for it is said before"
+        case "disconnect":
+            link.on_ws_disconnected(transport)  # type: ignore[arg-type]
+        case "fail":
+            transport.is_close_frame_sent = True  # picows has found a violation
+            assert link.has_failed()
+            assert not link.has_failed(), "once is enough"
+            assert transport.written == b"first", "nothing follows a close frame"
+        case "peer closes":
+            link.on_ws_frame(transport, _close_frame())  # type: ignore[arg-type]
+    assert (unread.size, unread.links) == (0, set())
+    transport.closed_with.clear()
+    transport.read(room=100)
+    link.pause_writing()
+    link.write(b"third")
+    assert (unread.size, unread.links) == (0, set())
+    assert b"third" not in transport.written
+
+
+def _close_frame() -> Any:
+    class CloseFrame:
+        msg_type = CLOSE
+        rsv1 = rsv2 = rsv3 = False
+        payload_size = 0
+
+    return CloseFrame()
+
+
+async def test_the_readers_of_a_server_together_have_room_for_so_much(
+    monkeypatch: pytest.MonkeyPatch, serve: Serve, connect: Connect
+) -> None:
+    monkeypatch.setattr("antiphon.server.transport.MAX_UNREAD", 500_000)
+    server = await serve(max_event_size=200_000)
+    other, *slow = [await connect(server, narrow=n > 0) for n in range(6)]
+    (hub,) = server._hubs.values()
+    for wire in (other, *slow):
+        await wire.subscribe("news")
+        link = hub.sockets[wire.socket_id]._link  # type: ignore[attr-defined]
+        at = link._transport.underlying_transport.get_extra_info("socket")
+        at.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4_096)
+    for wire in slow:
+        wire.stop_reading()
+    unread, largest = server._websockets.unread, 0
+    async with Publisher(server.settings()) as publisher:
+        for _ in range(30):
+            await publisher.trigger("news", "large", "x" * 50_000)
+            await other.event("large")
+            largest = max(largest, unread.size)
+        assert 300_000 < largest <= 500_000
+        slow[0].resume_reading()
+        ends = [wire async for wire in _closed_among(slow)]
+        assert len(ends) == 5, "1.5 MB are more than there is room for, for each of them"
+        await until(lambda: not unread.size)
+        await publisher.trigger("news", "goes-on", "")
+        await other.event("goes-on")
+
+
+async def _closed_among(wires: list[Wire]) -> AsyncIterator[Wire]:
+    for wire in wires:
+        wire.resume_reading()
+        if (await wire.closed()).code in (4100, None):
+            yield wire
+
+
+async def test_who_is_still_sending_learns_why_it_was_closed(
+    server: Server, connect: Connect
+) -> None:
+    (hub,) = server._hubs.values()
+    wire = await connect()
+    wire.send_bytes(b"\x81\xff" + (2**30).to_bytes(8) + bytes(4))
+    await until(lambda: wire.socket_id not in hub.sockets)
+    for _ in range(10):  # longer than picows gives it
+        wire.send_bytes(b"x" * 65_536)
+        await wire.drained()
+        await asyncio.sleep(0.01)
+    assert (await wire.closed()).code == 1009
+    await wire.end()
+
+
+async def test_a_violation_of_one_that_does_not_read_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch, server: Server, connect: Connect
+) -> None:
+    monkeypatch.setattr("antiphon.server.transport.CLOSE_TIMEOUT", 0.2)
+    (hub,) = server._hubs.values()
+    wire = await connect(narrow=True)
+    await wire.subscribe("of-one")
+    link = hub.sockets[wire.socket_id]._link  # type: ignore[attr-defined]
+    transport = link._transport.underlying_transport
+    transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4_096)
+    wire.stop_reading()
+    while not link.unread_size:
+        hub.deliver("of-one", b" " * 50_000)
+        await asyncio.sleep(0)
+    wire.send_frame(0xB)
+    await until(lambda: wire.socket_id not in hub.sockets)
+    assert "of-one" not in hub.channels, "it has left at once"
+    assert not link.unread_size
+    await until(lambda: transport.get_extra_info("socket").fileno() < 0)
 
 
 FLOODS = {
@@ -486,7 +744,7 @@ async def test_parts_without_content_are_not_kept_for_ever(connect: Connect) -> 
     await other.ping()
     wire.send_frame(CONTINUATION, PING_EVENT)
     wire.send_close()
-    assert (await wire.closed()).code in (1000, 1002, 1008, 1009), "taken or refused"
+    assert (await wire.closed()).code in (1000, 1002, 1008, 1009, 4100), "taken or refused"
 
 
 async def test_hanging_up_at_any_moment_leaves_nothing_behind(

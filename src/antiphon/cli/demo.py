@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 import shlex
 import shutil
@@ -12,10 +13,13 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
+
 from antiphon.backend import BackendConfig, Store, create_app, hash_password
 from antiphon.chat import (
     ChatEvent,
     ChatEvents,
+    Login,
     MessageSentEvent,
     MessagesReadEvent,
     RestClient,
@@ -27,6 +31,7 @@ from antiphon.protocol.frames import Event
 from antiphon.server import HttpServer, Server
 from antiphon.settings import App, Settings
 
+from .browser import show_in_browser
 from .output import LinePrinter
 
 __all__ = ["demo"]
@@ -38,12 +43,13 @@ _PATIENCE: Final = 15.0
 _INTERRUPTED: Final = "Ended before all of the conversation was received."
 
 
-async def demo(printer: LinePrinter, *, once: bool, stop: asyncio.Event) -> None:
+async def demo(printer: LinePrinter, *, once: bool, browser: bool, stop: asyncio.Event) -> None:
     """Run the scripted conversation, then stay up until told to stop.
 
     Args:
         printer: Where to.
         once: End after the conversation.
+        browser: Open the chat app, with both users side by side, in the browser.
         stop: Ends it when set.
 
     Raises:
@@ -57,7 +63,7 @@ async def demo(printer: LinePrinter, *, once: bool, stop: asyncio.Event) -> None
         async with Server(app) as server:
             config = BackendConfig(settings=server.settings(), database_url=database)
             async with HttpServer(create_app(config), host="127.0.0.1") as backend:
-                stage = _Stage(printer, server.settings(), backend.url, conversation)
+                stage = _Stage(printer, server.settings(), backend.url, conversation, browser)
                 await stage.play(once=once, stop=stop)
 
 
@@ -83,10 +89,20 @@ class _Stage:
     """The two users and their conversation."""
 
     def __init__(
-        self, printer: LinePrinter, settings: Settings, api_url: str, conversation: int
+        self,
+        printer: LinePrinter,
+        settings: Settings,
+        api_url: str,
+        conversation: int,
+        browser: bool,
     ) -> None:
         self._printer = printer
-        self._settings = settings
+        # As a client has them: without the secret.
+        self._settings = msgspec.structs.replace(
+            settings, api_url=api_url, app_id="", app_secret=""
+        )
+        self._secret = settings.app_secret
+        self._browser = browser
         self._api_url = api_url
         self._conversation = conversation
         self._chat = ChatEvents()
@@ -97,26 +113,15 @@ class _Stage:
         async with RestClient(self._api_url) as ali, RestClient(self._api_url) as john:
             login = await ali.login(ALI[2], PASSWORD)
             self._printer.logged_in()
-            settings = self._settings
-            client = Client(
-                Settings(
-                    app_key=settings.app_key,
-                    host=settings.host,
-                    port=settings.port,
-                    scheme=settings.scheme,
-                    api_url=self._api_url,
-                ),
-                token=login.token,
-            )
+            client = Client(self._settings, token=login.token)
             client.observe(lambda observation: self._observe(client, observation))
             try:
                 async with client:
                     await client.subscribe(login.user.channel).subscribed(_PATIENCE)
-                    token = (await john.login(JOHN[2], PASSWORD)).token
+                    johns = await john.login(JOHN[2], PASSWORD)
                     await self._until(stop, self._converse(ali, john), once=once)
                     if not once and not stop.is_set():
-                        self._invite(login.token, token)
-                        await stop.wait()
+                        await self._stay(login, johns, stop)
             except asyncio.CancelledError:
                 if not once:
                     raise
@@ -167,27 +172,57 @@ class _Stage:
             if event is not None:
                 self._heard.put_nowait(event)
 
-    def _invite(self, alis_token: str, johns_token: str) -> None:
-        """Say what else can be tried."""
+    async def _stay(self, alis: Login, johns: Login, stop: asyncio.Event) -> None:
+        """Serve the chat app, say what else can be tried, and wait."""
+        async with contextlib.AsyncExitStack() as stack:
+            pages = ""
+            with contextlib.suppress(ModuleNotFoundError):  # the app's packages are an extra
+                from antiphon.app import ChatApp
+
+                guests = {"ali": alis, "john": johns}
+                app = ChatApp(self._settings, guests=guests, title="antiphon demo")
+                pages = (await stack.enter_async_context(app.serve())).url
+            self._invite(pages, alis, johns)
+            if pages and self._browser:
+                show_in_browser(f"{pages}/demo")
+            await stop.wait()
+
+    def _invite(self, pages: str, alis: Login, johns: Login) -> None:
+        """Say what else can be tried; the secret is good for this demo, on this machine, only."""
         settings, plain = self._settings, self._printer.plain
+        antiphon, python = _command(), shlex.quote(sys.executable)
         plain()
+        if pages:
+            plain(f"  Chat      {pages}/demo  (Ali and John side by side; {pages} to log in)")
+        else:
+            plain("  Chat      not installed: pip install 'antiphon[app]'")
         plain(f"  Server    {settings.http_url}  (app key {settings.app_key})")
         plain(f"  Backend   {self._api_url}  (API: {self._api_url}/schema)")
         plain(f"  Accounts  {ALI[2]} and {JOHN[2]}, password {PASSWORD}")
-        plain(f"  Token     {alis_token}  (Ali's)")
+        plain(f"  Token     {alis.token}  (Ali's)")
         plain()
         plain("Send Ali one more message as John, from another terminal:")
         plain(
             f"  curl -X POST {self._api_url}/api/conversations/{self._conversation}/messages"
-            f" -H 'Authorization: Bearer {johns_token}'"
+            f" -H 'Authorization: Bearer {johns.token}'"
             " -H 'Content-Type: application/json' -d '{\"content\": \"Hello from curl!\"}'"
         )
-        plain("Listen as John:")
         plain(
-            f"  ANTIPHON_PASSWORD={PASSWORD} {_command()} listen --scheme http"
-            f" --host {settings.host} --port {settings.port} --app-key {settings.app_key}"
-            f" --api {self._api_url} --email {JOHN[2]}"
+            "For all that follows, say in that terminal where the demo is, and that you are John:"
         )
+        plain(
+            f"  export REVERB_APP_ID=demo REVERB_APP_KEY={settings.app_key}"
+            f" REVERB_APP_SECRET={self._secret} REVERB_HOST={settings.host}"
+            f" REVERB_PORT={settings.port} REVERB_SCHEME={settings.scheme}"
+            f" APP_URL={self._api_url} ANTIPHON_EMAIL={JOHN[2]} ANTIPHON_PASSWORD={PASSWORD}"
+        )
+        plain("Listen, publish an event to Ali, or start a chat app of its own:")
+        plain(f"  {antiphon} listen --email {JOHN[2]}")
+        plain(f'  {antiphon} publish {alis.user.channel} Hello \'{{"from": "John"}}\'')
+        plain(f"  {antiphon} chat")
+        plain("Run a bot, or chat in the terminal (in a clone):")
+        plain(f"  {python} examples/bot.py")
+        plain(f"  {python} examples/console.py")
         plain("Ctrl-C ends the demo.")
         plain()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json as json_lib
 import logging
+import os
 import re
 import signal
 import sys
@@ -23,6 +24,7 @@ from .output import JsonPrinter, LinePrinter, Printer, printable
 
 if TYPE_CHECKING:
     from .listen import Credentials
+    from .workers import Worker
 
 __all__ = ["app"]
 
@@ -78,6 +80,8 @@ LogLevel = Annotated[
     str, typer.Option(help="Log to standard error: debug, info, warning or error.")
 ]
 _INTERRUPTED = 130
+_LINE = "%(asctime)s %(levelname)-7s %(name)s "
+_DATABASE = "ANTIPHON_APPS_DATABASE"
 Run = Callable[[asyncio.Event], Coroutine[Any, Any, None]]
 
 
@@ -94,6 +98,7 @@ def main(
 @app.command("demo")
 def demo_command(
     once: Annotated[bool, typer.Option("--once", help="End after the conversation.")] = False,
+    browser: Annotated[bool, typer.Option(help="Open the chat app in the browser.")] = True,
     log_level: LogLevel = "",
 ) -> None:
     """Show a conversation: server, chat backend and two users on this machine."""
@@ -102,36 +107,211 @@ def demo_command(
     except ModuleNotFoundError as exc:
         _missing("backend", exc)
     _log_to_stderr(log_level)
-    _run(lambda stop: demo(LinePrinter(), once=once, stop=stop))
+    _run(lambda stop: demo(LinePrinter(), once=once, browser=browser, stop=stop))
+
+
+@app.command("chat")
+def chat_command(
+    env: EnvFile = None,
+    app_key: AppKey = "",
+    host: Host = "",
+    port: Port = 0,
+    scheme: Scheme = "",
+    path: ServerPath = "",
+    api: Api = "",
+    auth_url: AuthUrl = "",
+    listen: Annotated[
+        str, typer.Option(help="Address to serve the app on; port 0 takes a free one.")
+    ] = "127.0.0.1:0",
+    public_url: Annotated[
+        str, typer.Option(help="Where people reach it, if a web server stands in front.")
+    ] = "",
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Folder for unsent messages and the last history.", show_default=False),
+    ] = None,
+    browser: Annotated[bool, typer.Option(help="Open it in the browser.")] = True,
+    native: Annotated[bool, typer.Option(help="Open it in a window of its own.")] = False,
+    log_level: LogLevel = "",
+) -> None:
+    """Chat in the browser; without a key, the log-in screen asks which server."""
+    try:
+        from .chat import chat, data_folder
+    except ModuleNotFoundError as exc:
+        _missing("app", exc)
+    _log_to_stderr(log_level)
+
+    async def run(stop: asyncio.Event) -> None:
+        settings = _given_settings(
+            env,
+            app_key=app_key,
+            host=host,
+            port=port,
+            scheme=scheme,
+            path=path,
+            api_url=api,
+            auth_endpoint=auth_url,
+        )
+        on, on_port = _address(listen)
+        await chat(
+            settings,
+            host=on,
+            port=on_port,
+            public_url=public_url,
+            data=data or data_folder(),
+            browser=browser,
+            native=native,
+            stop=stop,
+        )
+
+    _run(run)
 
 
 @app.command("serve")
 def serve_command(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.", min=0, max=65535)] = 8080,
+    env: EnvFile = None,
     app_id: AppId = "",
     app_key: AppKey = "",
     app_secret: AppSecret = "",
     config: Annotated[
-        Path | None, typer.Option(help="A TOML file with one [[apps]] table per application.")
+        Path | None,
+        typer.Option(
+            help="A TOML file with one [[apps]] table per application, or a JSON list of them"
+            " (or ANTIPHON_APPS); SIGHUP reads it again."
+        ),
     ] = None,
+    apps_database: Annotated[
+        str,
+        typer.Option(
+            help="A database with the table antiphon_apps, sqlite:////path/apps.db or postgresql://…"
+            " (or ANTIPHON_APPS_DATABASE)."
+        ),
+    ] = "",
     path: Annotated[str, typer.Option(help="Prefix of all routes, behind a proxy.")] = "",
+    unix: Annotated[
+        Path | None, typer.Option(help="A Unix socket to listen on, instead of host and port.")
+    ] = None,
+    tls_cert: Annotated[
+        Path | None,
+        typer.Option(
+            help="Speak TLS with the certificate in this PEM file; SIGHUP reads it again."
+        ),
+    ] = None,
+    tls_key: Annotated[
+        Path | None, typer.Option(help="Its key, if that is not in the same file.")
+    ] = None,
+    metrics_token: Annotated[
+        str,
+        typer.Option(
+            help="Serve /metrics to who knows this token (or better ANTIPHON_METRICS_TOKEN)."
+        ),
+    ] = "",
+    drain: Annotated[
+        float, typer.Option(help="Seconds over which connections are closed at the end.", min=0)
+    ] = 5.0,
+    redis: Annotated[
+        str,
+        typer.Option(
+            help="The Redis through which several servers are one, redis://… (or ANTIPHON_REDIS)."
+        ),
+    ] = "",
+    redis_prefix: Annotated[
+        str, typer.Option(help="Begins all keys there; one for each installation.")
+    ] = "antiphon",
+    workers: Annotated[
+        int, typer.Option(help="Processes that serve together, over --redis.", min=1)
+    ] = 1,
+    trusted_proxy: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Address or network of a proxy whose X-Forwarded-For is believed; repeatable."
+        ),
+    ] = None,
+    max_connections_per_address: Annotated[
+        int, typer.Option(help="Open connections from one address; 0 for no limit.", min=0)
+    ] = 0,
+    max_connects_per_minute: Annotated[
+        int, typer.Option(help="New connections from one address; 0 for no limit.", min=0)
+    ] = 0,
     log_level: LogLevel = "info",
 ) -> None:
     """Run the server alone."""
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to read again
     try:
         from .serve import serve
     except ModuleNotFoundError as exc:
         _missing("server", exc)
     _log_to_stderr(log_level)
 
-    async def run(stop: asyncio.Event) -> None:
-        if config is not None and (app_id or app_key or app_secret):
-            raise SettingsError("Applications come from --config, or from --app-…: not from both.")
-        apps = config or _one_app(app_id, app_key, app_secret)
-        await serve(apps, host=host, port=port, path=path, stop=stop)
+    given = app_id or app_key or app_secret or env
+    if bool(config) + bool(apps_database) + bool(given) > 1:
+        _end(
+            2,
+            "Applications come from one of these: --config, --apps-database, --app-… and --env.",
+        )
+    if tls_key is not None and tls_cert is None:
+        _end(2, "A key is of no use without its certificate: give --tls-cert.")
+    redis = redis or os.environ.get("ANTIPHON_REDIS", "")
+    if workers > 1 and not redis:
+        _end(2, "Workers know of each other over Redis: give --redis, or start one.")
+    console_password = os.environ.get("ANTIPHON_CONSOLE_PASSWORD", "")
+    if workers > 1 and console_password:
+        _end(
+            2,
+            "The console shows one process: start one worker, or several servers on ports of their"
+            " own, or leave ANTIPHON_CONSOLE_PASSWORD out.",
+        )
+    database = apps_database or ("" if config or given else os.environ.get(_DATABASE, ""))
+    from_variable = not (config or given or database) and bool(os.environ.get("ANTIPHON_APPS"))
 
-    _run(run)
+    def work(worker: Worker | None = None) -> None:
+        async def run(stop: asyncio.Event) -> None:
+            apps = config or (None if from_variable or database else _one_app(env, *one))
+            await serve(apps, database=database, stop=stop, **options)
+
+        one = app_id, app_key, app_secret
+        options: dict[str, Any] = {
+            "host": host,
+            "port": port,
+            "path": path,
+            "unix": unix or "",
+            "tls": None if tls_cert is None else (tls_cert, tls_key or tls_cert),
+            "metrics_token": metrics_token or os.environ.get("ANTIPHON_METRICS_TOKEN", ""),
+            "console_password": console_password,
+            "trusted_proxies": trusted_proxy or (),
+            "max_connections_per_address": max_connections_per_address,
+            "max_connects_per_minute": max_connects_per_minute,
+            "drain": drain,
+            "redis": redis,
+            "redis_prefix": redis_prefix,
+        }
+        if worker is not None:
+            options |= {"listening": worker.listening, "siblings": worker.siblings}
+        _run(run)
+
+    if workers == 1:
+        work()
+        return
+    from .workers import run_workers
+
+    def status_of(worker: Worker) -> int:
+        for handler in logging.root.handlers:
+            if isinstance(handler.formatter, _OneLine):
+                handler.setFormatter(_OneLine(f"{_LINE} worker {worker.number}: %(message)s"))
+        try:
+            work(worker)
+        except typer.Exit as exc:
+            return int(exc.exit_code)
+        return 0
+
+    try:
+        status = run_workers(workers, status_of, host=host, port=port, unix=str(unix or ""))
+    except SettingsError as exc:
+        _end(2, str(exc))
+    raise typer.Exit(status)
 
 
 @app.command("listen")
@@ -296,14 +476,36 @@ def _credentials(email: str, password: str, token: str) -> Credentials:
 
     if email and not token and not password:
         if not sys.stdin.isatty():
-            _end(2, "There is nobody to ask for the password: give it in ANTIPHON_PASSWORD.")
+            _end(2, "There is no terminal to ask for the password: give it in ANTIPHON_PASSWORD.")
         password = typer.prompt(f"Password of {email}", hide_input=True, err=True)
     return Credentials(email=email, password=password, token=token)
 
 
-def _one_app(app_id: str, app_key: str, app_secret: str) -> App:
-    """The application of `serve`'s options, or of the environment."""
-    given = Settings.from_env(app_id=app_id, app_key=app_key, app_secret=app_secret)
+def _given_settings(env: Path | None, **options: Any) -> Settings | None:
+    """The settings, or None if nothing says which server is meant."""
+    if env is None and not any(options.values()):
+        named = ("REVERB_APP_KEY", "PUSHER_APP_KEY")
+        if not any(os.environ.get(name) for name in named):
+            return None
+    settings = Settings.from_env(env, **options)
+    if not settings.api_url:
+        raise SettingsError("A chat needs its backend's address: give --api, or set APP_URL.")
+    return settings
+
+
+def _address(text: str) -> tuple[str, int]:
+    """The host and the port of `host:port`, `[host]:port` or `host`."""
+    host, colon, port = text.rpartition(":")
+    if not colon or text.endswith("]"):
+        host, port = text, "0"
+    if not port.isascii() or not port.isdigit() or not host:
+        raise SettingsError(f"{text!r} is no address to listen on: write it as 127.0.0.1:8000.")
+    return host.strip("[]"), int(port)
+
+
+def _one_app(env: Path | None, app_id: str, app_key: str, app_secret: str) -> App:
+    """The application of `serve`'s options, of the environment, or of a `.env` file."""
+    given = Settings.from_env(env, app_id=app_id, app_key=app_key, app_secret=app_secret)
     for option, value in (("--app-id", given.app_id), ("--app-secret", given.app_secret)):
         if not value:
             raise SettingsError(f"The application is not complete: give {option}, or --config.")
@@ -381,7 +583,10 @@ def _log_to_stderr(level: str) -> None:
     """Log what antiphon has to say, if asked; errors are printed in any case."""
     # What strangers send to a port is not worth a line each; errors of uvicorn's own are.
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+    logging.getLogger("nicegui").setLevel(logging.ERROR)
     if not level:
+        if logging.lastResort is not None:
+            logging.lastResort.setFormatter(_OneLine())
         logging.getLogger("antiphon").addHandler(logging.NullHandler())
         logging.getLogger("antiphon").propagate = False
         return
@@ -390,7 +595,7 @@ def _log_to_stderr(level: str) -> None:
         _end(2, f"The log level is one of {', '.join(sorted(names))}, not {level!r}.")
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
-        _OneLine("%(asctime)s %(levelname)-7s %(name)s  %(message)s"),
+        _OneLine(f"{_LINE} %(message)s"),
     )
     logging.basicConfig(level=level.upper(), handlers=[handler])
 
@@ -400,6 +605,9 @@ class _OneLine(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
         return printable(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802
+        return "\n".join(map(printable, super().formatException(ei).split("\n")))
 
 
 def _missing(extra: str, exc: ModuleNotFoundError) -> NoReturn:

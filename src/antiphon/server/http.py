@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import socket
+import ssl
 from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, Final, Self
@@ -15,12 +15,13 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from antiphon.errors import SettingsError
 
+from .listener import Listener, listen, listen_unix
+
 __all__ = ["HttpServer"]
 
 REQUEST_TIMEOUT: Final = 10.0
 MAX_HEAD: Final = 16 * 1024
 _STARTUP_POLL: Final = 0.002
-_BACKLOG: Final = 2048
 _GRACE: Final = 5
 
 
@@ -29,8 +30,11 @@ class HttpServer:
 
     Args:
         app: The application; its lifespan is the server's.
-        host: Address to listen on.
+        host: Address to listen on; `::` for IPv6 and IPv4.
         port: TCP port; 0 takes a free one, which `port` then tells.
+        unix: Path of a Unix socket to listen on, instead of host and port.
+        listening: A socket that listens already, instead of all these; it stays open.
+        tls: The server's side of TLS, if it is to be spoken.
         websocket: What uvicorn makes of each upgrade request; without it there are none.
     """
 
@@ -38,20 +42,28 @@ class HttpServer:
         self,
         app: Any,
         *,
-        host: str,
+        host: str = "127.0.0.1",
         port: int = 0,
+        unix: str = "",
+        listening: socket.socket | None = None,
+        tls: ssl.SSLContext | None = None,
         websocket: Callable[..., asyncio.BaseProtocol] | None = None,
     ) -> None:
         self.host = host
         self.port = port
+        self._unix = unix
+        self._listening = listening
+        self._tls = tls
         self._config = uvicorn.Config(
             app,
             http=_Http,
             ws=websocket or "none",  # type: ignore[arg-type]  # any callable serves
             log_config=None,
-            log_level="warning",
+            log_level="error",  # what strangers send is not worth a line each
             access_log=False,
             server_header=False,
+            # Only whether a proxy of this machine was spoken to over TLS is taken from its words.
+            forwarded_allow_ips=["127.0.0.1", "::1", "::ffff:127.0.0.1"],
             lifespan="on",
             timeout_graceful_shutdown=_GRACE,
         )
@@ -61,8 +73,10 @@ class HttpServer:
     @property
     def url(self) -> str:
         """The address, without a trailing slash."""
+        if self._unix:
+            return f"unix:{self._unix}"
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{host}:{self.port}"
+        return f"{'http' if self._tls is None else 'https'}://{host}:{self.port}"
 
     async def start(self) -> None:
         """Listen; returns when connections are accepted.
@@ -70,9 +84,18 @@ class HttpServer:
         Raises:
             SettingsError: The address cannot be listened on, or the application did not start.
         """
-        listener = self._listen()
-        self._uvicorn = _Uvicorn(self._config)
-        self._serving = asyncio.create_task(self._uvicorn.serve([listener]), name="antiphon http")
+        if self._listening is not None:
+            listening = self._listening.dup()
+            listening.setblocking(False)
+        elif self._unix:
+            listening = listen_unix(self._unix)
+        else:
+            listening = listen(self.host, self.port)
+        if not self._unix:
+            self.port = listening.getsockname()[1]
+        listener = Listener(listening, self._tls, "" if self._listening else self._unix)
+        self._uvicorn = _Uvicorn(self._config, listener)
+        self._serving = asyncio.create_task(self._uvicorn.serve(), name="antiphon http")
         try:
             while not self._uvicorn.started:
                 if self._serving.done():
@@ -83,10 +106,16 @@ class HttpServer:
             listener.close()
             raise
 
+    def exchange_tls(self, tls: ssl.SSLContext) -> None:
+        """Speak TLS with another certificate to who connects from now on."""
+        self._tls = tls
+        if self._uvicorn is not None:
+            self._uvicorn.listener.tls = tls
+
     def stop_accepting(self) -> None:
         """Take no further connections; those that are there go on."""
-        for server in self._uvicorn.servers if self._uvicorn is not None else ():
-            server.close()
+        if self._uvicorn is not None:
+            self._uvicorn.listener.close()
 
     async def stop(self) -> None:
         """Finish the requests under way and end."""
@@ -106,33 +135,6 @@ class HttpServer:
         traceback: TracebackType | None,
     ) -> None:
         await self.stop()
-
-    def _listen(self) -> socket.socket:
-        if not 0 <= self.port <= 65535:
-            raise SettingsError(f"The port lies between 0 and 65535, {self.port} does not.")
-        try:
-            (family, kind, protocol, _, address), *_ = socket.getaddrinfo(
-                self.host, self.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-            )
-            # With its protocol named, asyncio turns Nagle's delay off on what it accepts.
-            listener = socket.socket(family, kind, protocol or socket.IPPROTO_TCP)
-        except OSError as exc:
-            raise self._cannot_listen(exc) from exc
-        try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(address)
-            listener.listen(_BACKLOG)
-        except OSError as exc:
-            listener.close()
-            raise self._cannot_listen(exc) from exc
-        self.port = listener.getsockname()[1]
-        return listener
-
-    def _cannot_listen(self, exc: OSError) -> SettingsError:
-        where = f"Cannot listen on {self.host}:{self.port}"
-        if exc.errno == errno.EADDRINUSE:
-            return SettingsError(f"{where}: another program listens there already.")
-        return SettingsError(f"{where}: {exc.strerror or exc}.")
 
 
 class _Http(HttpToolsProtocol):
@@ -170,7 +172,13 @@ class _Http(HttpToolsProtocol):
 
     def handle_websocket_upgrade(self) -> None:
         self._end()
+        if self.parser.get_http_version() != "1.1":  # RFC 6455, 4.1
+            self.send_400_response("A WebSocket begins with HTTP/1.1.")
+            return
         super().handle_websocket_upgrade()
+        # They refer to each other: without this both wait for the garbage collector, and a server
+        # that grows quickly is a sixth larger.
+        self.parser = None  # type: ignore[assignment]
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._end()
@@ -200,8 +208,9 @@ class _Uvicorn(uvicorn.Server):
     It ends when it is told to; uvicorn itself looks every 0.1 s, and waits as long once more.
     """
 
-    def __init__(self, config: uvicorn.Config) -> None:
+    def __init__(self, config: uvicorn.Config, listener: Listener) -> None:
         super().__init__(config)
+        self.listener = listener
         self._ending = asyncio.Event()
 
     def end(self) -> None:
@@ -215,8 +224,8 @@ class _Uvicorn(uvicorn.Server):
                 await asyncio.wait_for(self._ending.wait(), 1.0)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        for listener in (*self.servers, *(sockets or ())):
-            listener.close()
+        self.listener.close()
+        await self.listener.finish()
         for connection in list(self.server_state.connections):
             connection.shutdown()
         with contextlib.suppress(TimeoutError):
@@ -232,7 +241,14 @@ class _Uvicorn(uvicorn.Server):
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        try:
-            await super().startup(sockets)
-        except SystemExit:  # the application's own start has failed, and uvicorn has logged why
+        await self.lifespan.startup()
+        if self.lifespan.should_exit:  # the application's own start has failed: its log says why
             self.should_exit = True
+            return
+        self.listener.start(self._connection)
+        self.started = True
+
+    def _connection(self) -> asyncio.BaseProtocol:
+        return _Http(
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )

@@ -30,16 +30,22 @@ class Watched(Protocol):
 
 
 class Liveness:
-    """Looks at every connection when its protocol's timer is due."""
+    """Looks at every connection when its protocol's timer is due.
+
+    Attributes:
+        lag: Seconds by which the last tick came late: how long the event loop was busy.
+    """
 
     def __init__(self) -> None:
+        self.lag = 0.0
         self._buckets: dict[int, set[Watched]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._swept = math.floor(time.monotonic())
 
     def start(self) -> None:
         """Begin to sweep, once a second."""
-        self._timer = asyncio.get_running_loop().call_later(_TICK, self._tick)
+        self._loop = asyncio.get_running_loop()
+        self._timer = self._loop.call_later(_TICK, self._tick)
 
     def stop(self) -> None:
         """Sweep no more."""
@@ -69,5 +75,7 @@ class Liveness:
                     self.add(session)
 
     def _tick(self) -> None:
+        if self._timer is not None:
+            self.lag = max(0.0, self._loop.time() - self._timer.when())
         self.start()
         self.sweep(time.monotonic())
