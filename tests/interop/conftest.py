@@ -57,10 +57,15 @@ class AuthEndpoint:
     """What a backend has under `/broadcasting/auth` and `/broadcasting/user-auth`.
 
     The bearer token is the user's id. No token is answered with 401, a channel with "forbidden"
-    in its name with 403, and the user "nobody" may not sign in.
+    in its name with 403, and the user "nobody" may not sign in. A channel with "nameless" in its
+    name is signed without saying who joins it.
+
+    Attributes:
+        watchlists: Whom users watch, by their ids.
     """
 
     def __init__(self) -> None:
+        self.watchlists: dict[str, list[str]] = {}
         self.asked: list[Asked] = []
         self.url = ""
 
@@ -73,7 +78,7 @@ class AuthEndpoint:
             return web.json_response({"message": "Unauthenticated."}, status=401)
         if "forbidden" in channel:
             return web.json_response({"message": "Forbidden."}, status=403)
-        if channel.startswith("presence-"):
+        if channel.startswith("presence-") and "nameless" not in channel:
             data = json.dumps({"user_id": user, "user_info": {"name": user.title()}})
             auth = channel_auth(APP.key, APP.secret, socket_id, channel, data)
             return web.json_response({"auth": auth, "channel_data": data})
@@ -90,7 +95,9 @@ class AuthEndpoint:
         self.asked.append(Asked(user, socket_id, ""))
         if user == "nobody":
             return web.json_response({"message": "Forbidden."}, status=403)
-        data = json.dumps({"id": user, "user_info": {"name": user.title()}})
+        watchlist = self.watchlists.get(user, [])
+        info = {"name": user.title()}
+        data = json.dumps({"id": user, "user_info": info, "watchlist": watchlist})
         secret = "guess" if user == "forger" else APP.secret
         auth = user_auth(APP.key, secret, socket_id, data)
         return web.json_response({"auth": auth, "user_data": data})
@@ -219,7 +226,7 @@ def echo_options(
         "bearerToken": user,
         # Two Echos in one program share their default headers and with them the last token.
         "auth": {"headers": {}},
-        "userAuthentication": {"headers": {}},
+        "userAuthentication": {"endpoint": f"{endpoint.url}/user-auth", "headers": {}},
         # Echo itself gives an empty cluster where the broadcaster is "reverb".
         **({"cluster": "none"} if broadcaster == "pusher" else {}),
     }
@@ -285,6 +292,7 @@ class Library(Protocol):
     async def channels_info(self, prefix: str, attributes: list[str]) -> Any: ...
     async def channel_info(self, channel: str, attributes: list[str]) -> Any: ...
     async def users_info(self, channel: str) -> Any: ...
+    async def terminate(self, user: str) -> Any: ...
     async def authorize(self, socket_id: str, channel: str, presence: Any = None) -> Any: ...
     async def authenticate(self, socket_id: str, user: Any) -> Any: ...
     async def decrypt(self, channel: str, nonce: str, ciphertext: str) -> Any: ...
@@ -337,6 +345,9 @@ class NpmPusher:
 
     async def users_info(self, channel: str) -> Any:
         return await self._ask("get", path=f"/channels/{channel}/users", params={})
+
+    async def terminate(self, user: str) -> Any:
+        return await self._ask("terminate", user=user)
 
     async def send_to_user(self, user: str, event: str, data: Any) -> Any:
         return await self._ask("send_to_user", user=user, event=event, data=data)
@@ -406,6 +417,9 @@ class PyPusher:
 
     async def users_info(self, channel: str) -> Any:
         return await self._ask(self._client.users_info, channel)
+
+    async def terminate(self, user: str) -> Any:
+        return await self._ask(self._client.terminate_user_connections, user)
 
     async def authorize(self, socket_id: str, channel: str, presence: Any = None) -> Any:
         return self._client.authenticate(channel, socket_id, presence)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from antiphon.publisher import Publisher
@@ -92,6 +93,9 @@ class Clock:
         self.now = 1e6
 
     def monotonic(self) -> float:
+        return self.now
+
+    def time(self) -> float:
         return self.now
 
 
@@ -375,6 +379,72 @@ async def test_a_sign_in_that_is_refused_is_told(dial: Dial, user: str) -> None:
     else:
         assert (await ali.heard("error"))["error"]["data"]["code"] == 4009
     assert await ali.call("signed_in") is None
+
+
+async def test_whom_one_watches_is_seen_coming_and_going(
+    dial: Dial, endpoint: AuthEndpoint
+) -> None:
+    endpoint.watchlists["ali"] = ["john", "eve"]
+    john = await dial("john")
+    await john.call("signin")
+    await john.heard("global", event="pusher:signin_success")
+    ali = await dial("ali")
+    await ali.call("signin")
+    assert (await ali.heard("watchlist", event="online"))["data"]["user_ids"] == ["john"]
+    assert (await ali.heard("watchlist", event="offline"))["data"]["user_ids"] == ["eve"]
+    await john.call("disconnect")
+    assert (await ali.heard("watchlist", event="offline"))["data"]["user_ids"] == ["john"]
+
+
+async def test_who_is_signed_in_joins_a_presence_channel_under_that_name(dial: Dial) -> None:
+    ali = await dial("ali")
+    await ali.call("signin")
+    await ali.heard("global", event="pusher:signin_success")
+    assert await subscribed(ali, "presence-nameless") == {
+        "count": 1,
+        "me": "ali",
+        "members": {"ali": {"name": "Ali"}},
+    }
+
+
+async def test_a_users_connections_are_ended_and_stay_so(dial: Dial, library: Library) -> None:
+    ali, john = await dial("ali"), await dial("john")
+    for client in (ali, john):
+        await client.call("signin")
+        await client.heard("global", event="pusher:signin_success")
+    await library.terminate("ali")
+    # 4009 is among the codes after which it does not connect again.
+    await ali.heard("state", current="disconnected")
+    assert await john.call("state") == "connected"
+
+
+# What the server tells by itself
+
+
+async def test_a_cache_channel_gives_the_last_event_or_says_that_there_is_none(
+    dial: Dial, library: Library
+) -> None:
+    ali = await dial("ali")
+    name = f"private-cache-{type(library).__name__}"
+    await subscribed(ali, name, "e")
+    await ali.heard("channel", channel=name, event="pusher:cache_miss")
+    await library.trigger(name, "e", MESSAGE)
+    john = await dial("john")
+    await subscribed(john, name, "e")
+    assert (await john.heard("event", channel=name, event="e"))["data"] == MESSAGE
+
+
+async def test_subscribers_are_told_how_many_they_are(serve: Serve, dial: Dial) -> None:
+    server = await serve(msgspec.structs.replace(APP, subscription_counts=True))
+    ali = await dial("ali", to=server.settings())
+    await subscribed(ali, "news")
+    event = "pusher:subscription_count"
+    told = await ali.heard("channel", channel="news", event=event)
+    assert told["data"] == {"subscription_count": 1}
+    john = await dial("john", to=server.settings())
+    await subscribed(john, "news")
+    told = await ali.heard("channel", channel="news", event=event)
+    assert told["data"] == {"subscription_count": 2}
 
 
 # Reconnecting

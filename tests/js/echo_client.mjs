@@ -17,6 +17,12 @@ const METHODS = {
   presence: "join",
 };
 
+const callbacks = {};
+
+// A function that tells when it is called.
+const callback = (client, name) =>
+  (callbacks[`${client} ${name}`] ??= (...words) => tell({ client, kind: "called", name, words }));
+
 const find = (client, type, channel) => clients[client][METHODS[type]](channel);
 
 serve({
@@ -50,6 +56,16 @@ serve({
   },
   whisper: ({ client, type, channel, event, data }) => {
     find(client, type, channel).whisper(event, data);
+  },
+  // Any method of a channel, or of Echo itself; `name` is of the callback that comes last.
+  act({ client, type, channel, method, args = [], name }) {
+    const actor = type ? find(client, type, channel) : clients[client];
+    actor[method](...args, ...(name ? [callback(client, name)] : []));
+  },
+  sign_in({ client }) {
+    const { connector } = clients[client];
+    connector.pusher.user.bind_global((event, data) => tell({ client, kind: "user", event, data }));
+    connector.signin();
   },
   leave: ({ client, channel }) => clients[client].leave(channel),
   status: ({ client }) => clients[client].connectionStatus(),

@@ -15,6 +15,12 @@ const builds = {
 };
 
 const clients = {};
+const handlers = {};
+
+// A client or one of its channels, and a function that tells when it is called.
+const target = (client, channel) => (channel ? clients[client].channel(channel) : clients[client]);
+const handler = (client, name) =>
+  (handlers[`${client} ${name}`] ??= (...words) => tell({ client, kind: "called", name, words }));
 
 function members(found) {
   const all = {};
@@ -58,6 +64,26 @@ serve({
     clients[client].channel(channel).trigger(event, data),
   members: ({ client, channel }) => members(clients[client].channel(channel).members),
   member: ({ client, channel, user }) => clients[client].channel(channel).members.get(user),
+  bind: ({ client, channel, event, name }) => {
+    target(client, channel).bind(event, handler(client, name));
+  },
+  unbind: ({ client, channel, event, name }) => {
+    target(client, channel).unbind(event, name && handler(client, name));
+  },
+  bind_global: ({ client, channel, name }) => {
+    target(client, channel).bind_global(handler(client, name));
+  },
+  unbind_global: ({ client, channel, name }) => {
+    target(client, channel).unbind_global(name && handler(client, name));
+  },
+  unbind_all: ({ client, channel }) => {
+    target(client, channel).unbind_all();
+  },
+  channels: ({ client }) => clients[client].allChannels().map(({ name }) => name),
+  send_event: ({ client, event, data, channel }) =>
+    clients[client].send_event(event, data, channel),
+  uses_tls: ({ client }) => clients[client].shouldUseTLS(),
+  connect_again: ({ client }) => clients[client].connect(),
   signin: ({ client }) => clients[client].signin(),
   signed_in: ({ client }) => clients[client].user.user_data?.id ?? null,
   state: ({ client }) => clients[client].connection.state,
