@@ -6,7 +6,7 @@ import json
 import statistics
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 RUNS = 5
 
@@ -23,6 +23,37 @@ def in_turn(commands: Mapping[str, Sequence[str]], runs: int = RUNS) -> dict[str
     return figures
 
 
+def rounds(
+    measures: Mapping[str, Callable[[], Mapping[str, float]]], runs: int = RUNS
+) -> dict[str, dict[str, list[float]]]:
+    """Call each measure `runs` times, A B C A B C …; for each figure the values by measure."""
+    figures: dict[str, dict[str, list[float]]] = {}
+    for _ in range(runs):
+        for name, measure in measures.items():
+            for figure, value in measure().items():
+                figures.setdefault(figure, {}).setdefault(name, []).append(value)
+    return figures
+
+
+def asked(
+    what: str,
+    values: Sequence[float],
+    *,
+    at_least: float | None = None,
+    at_most: float | None = None,
+) -> None:
+    """Print the median beside the bound that it has to keep."""
+    value = statistics.median(values)
+    holds = (at_least is None or value >= at_least) and (at_most is None or value <= at_most)
+    bound = f"≥ {at_least:,}" if at_least is not None else f"≤ {at_most:,}"
+    print(f"  asked: {what} {bound}; is {_number(value)}: {'holds' if holds else 'FALLS SHORT'}")
+
+
+def ratios(values: Sequence[float], base: Sequence[float]) -> list[float]:
+    """Each value as a multiple of the base's in the same run."""
+    return [a / b for a, b in zip(values, base, strict=True)]
+
+
 def table(
     title: str,
     unit: str,
@@ -31,17 +62,21 @@ def table(
     runs: int = RUNS,
 ) -> None:
     """Print the median, the range, and for each base the median of the ratios, run by run."""
-    print(f"\n{title} ({unit}; median of {runs}, min-max, × {', × '.join(bases)} run by run)")
+    beside = "".join(f", × {base}" for base in bases) + (" run by run" if bases else "")
+    print(f"\n{title} ({unit}; median of {runs}, min-max{beside})")
     for name, values in figures.items():
-        ratios = "".join(f"   × {_ratio(values, figures[base]):5.2f}" for base in bases)
+        multiples = "".join(
+            f"   × {statistics.median(ratios(values, figures[base])):5.2f}" for base in bases
+        )
         print(
-            f"  {name:<28} {statistics.median(values):>12,.0f}"
-            f"   {min(values):>12,.0f} - {max(values):>12,.0f}{ratios}"
+            f"  {name:<28} {_number(statistics.median(values)):>12}"
+            f"   {_number(min(values)):>12} - {_number(max(values)):>12}{multiples}"
         )
 
 
-def _ratio(values: Sequence[float], base: Sequence[float]) -> float:
-    return statistics.median(a / b for a, b in zip(values, base, strict=True))
+def _number(value: float) -> str:
+    """Whole where it is large, with two decimals where it is not."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.2f}"
 
 
 def python(module: str, *arguments: object) -> list[str]:

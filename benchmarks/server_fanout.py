@@ -1,84 +1,69 @@
 """Deliveries per second from one server process: 1 000 subscribers, signed publishes over HTTP.
 
-`python -m benchmarks.server_fanout`. The loader has the other core, and shares it with the
-publisher; the bare loop does no more than write the same frame to the same sockets.
+`python -m benchmarks.server_fanout`. The load is a native process: it has the other core, and costs
+less than any server here. The bare loops do no more than write the same 261 bytes to the same
+sockets, one with asyncio's `transport.write` (on uvloop), one with C's `send`.
 """
 
 from __future__ import annotations
 
-import asyncio
-import subprocess
-import sys
-import time
+from functools import partial
 
-from antiphon import Publisher, Settings
-
-from .loader import CHANNEL, DATA, FRAME_SIZE, crowd
-from .measure import in_turn, python, table
+from .loader import FRAME_SIZE
+from .measure import asked, ratios, rounds, table
+from .native import Native, compiled
+from .serving import Serve, server
 
 SUBSCRIBERS = 1_000
-PUBLISHES = {1: 300, 64: 1_500}
+PUBLISHES = {1: 300, 64: 2_000}
 
 
-async def load(port: int, in_flight: int) -> float:
-    """Publish with so many requests in flight; deliveries per second until all have arrived."""
+def measure(native: Native, serve: Serve, in_flight: int) -> dict[str, float]:
+    """One run with a fresh server."""
     publishes = PUBLISHES[in_flight]
-    expected = publishes * SUBSCRIBERS * FRAME_SIZE
-    arrived = 0
-    done = asyncio.Event()
-
-    def received(count: int) -> None:
-        nonlocal arrived
-        arrived += count
-        if arrived >= expected:
-            done.set()
-
-    everyone = await crowd(port, SUBSCRIBERS, received)
-    settings = Settings(
-        app_key="bench-key",
-        app_id="bench",
-        app_secret="bench-secret",
-        host="127.0.0.1",
-        port=port,
-        scheme="http",
-    )
-    numbers = iter(range(publishes))
-    async with Publisher(settings) as publisher:
-
-        async def worker() -> None:
-            for _ in numbers:
-                await publisher.trigger(CHANNEL, "event", DATA)
-
-        began = time.perf_counter()
-        await asyncio.gather(*(worker() for _ in range(in_flight)))
-        async with asyncio.timeout(60):
-            await done.wait()
-        took = time.perf_counter() - began
-    assert len(everyone) == SUBSCRIBERS
-    return publishes * SUBSCRIBERS / took
+    deliveries = publishes * SUBSCRIBERS
+    with (
+        serve() as process,
+        native.crowd([process.port], SUBSCRIBERS, in_flight, publishes) as crowd,
+    ):
+        before = process.cpu()
+        seconds, load_cpu = crowd.publish()
+        server_cpu = process.cpu() - before
+    return {
+        "deliveries/s": deliveries / seconds,
+        "µs of the server's CPU for a delivery": server_cpu / deliveries * 1e6,
+        "µs of the load's CPU for a delivery": load_cpu / deliveries * 1e6,
+    }
 
 
 def main() -> None:
-    servers = {
-        name: subprocess.Popen(python("server_process", kind), stdout=subprocess.PIPE, text=True)
-        for name, kind in {"antiphon": "antiphon", "bare write loop": "bare"}.items()
-    }
-    try:
-        ports = {name: int(p.stdout.readline()) for name, p in servers.items() if p.stdout}
+    with compiled() as native:
+        if native is None:
+            return
+        servers: dict[str, Serve] = {
+            "antiphon": server,
+            "bare write loop": partial(server, "bare"),
+            "C send loop": native.send_loop,
+        }
         for in_flight in PUBLISHES:
-            figures = in_turn(
-                {n: python("server_fanout", port, in_flight) for n, port in ports.items()}
+            figures = rounds(
+                {n: partial(measure, native, serve, in_flight) for n, serve in servers.items()}
             )
-            title = f"Server: {SUBSCRIBERS:,} subscribers, {in_flight} publishes in flight"
-            table(title, "deliveries/s", figures, "bare write loop")
-    finally:
-        for process in servers.values():
-            process.terminate()
-            process.wait()
+            title = (
+                f"Server: {SUBSCRIBERS:,} subscribers, frames of {FRAME_SIZE} bytes,"
+                f" {in_flight} publishes in flight"
+            )
+            for unit, values in figures.items():
+                bases = () if "load" in unit else ("bare write loop", "C send loop")
+                table(title, unit, values, *bases)
+            rates = figures["deliveries/s"]
+            if in_flight == 1:
+                asked("deliveries/s", rates["antiphon"], at_least=110_000)
+                of_bare = ratios(rates["antiphon"], rates["bare write loop"])
+                asked("× the bare write loop", of_bare, at_least=0.8)
+            else:
+                asked("deliveries/s", rates["antiphon"], at_least=700_000)
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 1:
-        main()
-    else:
-        print(asyncio.run(load(int(sys.argv[1]), int(sys.argv[2]))))
+    main()

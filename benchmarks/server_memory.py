@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
-from .loader import crowd
-from .measure import in_turn, python, table
+import uvloop
 
-CONNECTIONS = 4_000
+from .loader import allow_many_files, crowd
+from .measure import asked, rounds, table
+from .serving import Process, server
+
+CONNECTIONS = (5_000, 10_000)
+KINDS = {"antiphon": "antiphon", "bare asyncio protocol": "bare"}
 
 
 def resident(pid: int) -> int:
@@ -21,35 +23,31 @@ def resident(pid: int) -> int:
     raise RuntimeError("no VmRSS")
 
 
-async def load(port: int, pid: int) -> float:
+async def each(process: Process, connections: int) -> float:
     # The first connections also pay for what all of them share.
-    early = await crowd(port, 200, lambda count: None)
-    before = resident(pid)
-    everyone = await crowd(port, CONNECTIONS, lambda count: None)
-    after = resident(pid)
-    assert len(early) + len(everyone) == CONNECTIONS + 200
-    return (after - before) / CONNECTIONS
+    early = await crowd(process.port, 200)
+    before = resident(process.pid)
+    everyone = await crowd(process.port, connections)
+    after = resident(process.pid)
+    for subscriber in early + everyone:
+        subscriber.transport.abort()
+    return (after - before) / connections
 
 
-def measure(kind: str) -> float:
-    process = subprocess.Popen(python("server_process", kind), stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    try:
-        return asyncio.run(load(int(process.stdout.readline()), process.pid))
-    finally:
-        process.terminate()
-        process.wait()
+def measure(kind: str, connections: int) -> dict[str, float]:
+    """One run with a fresh server."""
+    with server(kind) as process:
+        return {"bytes": uvloop.run(each(process, connections))}
 
 
 def main() -> None:
-    kinds = {"antiphon": "antiphon", "bare asyncio protocol": "bare"}
-    figures = in_turn({name: python("server_memory", kind) for name, kind in kinds.items()})
-    title = f"Server: memory of each of {CONNECTIONS:,} subscribed connections"
-    table(title, "bytes", figures, "bare asyncio protocol")
+    allow_many_files()
+    for connections in CONNECTIONS:
+        figures = rounds({n: partial(measure, kind, connections) for n, kind in KINDS.items()})
+        title = f"Server: memory of each of {connections:,} subscribed connections"
+        table(title, "bytes", figures["bytes"], "bare asyncio protocol")
+        asked("bytes", figures["bytes"]["antiphon"], at_most=10 * 1024)
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 1:
-        main()
-    else:
-        print(measure(sys.argv[1]))
+    main()

@@ -1,28 +1,33 @@
 """The servers that are measured, each in a process of its own: prints its port.
 
-`python -m benchmarks.server_process antiphon` is ours; `bare` upgrades every connection and then,
-told how often by a POST, writes the same frame to all of them with plain `transport.write`.
+`python -m benchmarks.server_process antiphon` is ours, alone or, with the address of a Redis and
+a prefix for its keys, as one of several nodes; `bare` upgrades every connection and then, at each
+POST, writes its event to all of them with plain `transport.write`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 from typing import cast
 
 import uvloop
 
+from antiphon.cli.serve import tune_collector
+from antiphon.protocol.frames import encode
 from antiphon.server import Server
 from antiphon.server.transport import text_frame
 from antiphon.settings import App
 
-from .loader import CHANNEL, FRAME
+from .loader import CHANNEL, allow_many_files
 
 APP = App(id="bench", key="bench-key", secret="bench-secret", max_presence_members=100_000)
 
 
-async def antiphon() -> None:
-    async with Server(APP) as server:
+async def antiphon(redis: str = "", prefix: str = "") -> None:
+    tune_collector()  # as the command does it
+    async with Server(APP, redis=redis, redis_prefix=prefix) as server:
         print(server.port, flush=True)
         await asyncio.sleep(600)
 
@@ -40,12 +45,14 @@ class Bare(asyncio.Protocol):
         if data.startswith(b"GET"):
             self.transport.write(b"HTTP/1.1 101 -\r\n\r\nconnection_established")
         elif data.startswith(b"POST"):
-            frame = text_frame(FRAME)
+            event = json.loads(data[data.index(b"\r\n\r\n") :])
+            frame = text_frame(encode(event["name"], event["data"], CHANNEL))
             for transport in self.everyone:
                 transport.write(frame)
             self.transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
         elif data.startswith(b"\x81"):
-            self.everyone.add(self.transport)
+            if CHANNEL.encode() in data:
+                self.everyone.add(self.transport)
             self.transport.write(b"subscription_succeeded " + CHANNEL.encode())
 
 
@@ -58,4 +65,5 @@ async def bare() -> None:
 
 
 if __name__ == "__main__":
-    uvloop.run({"antiphon": antiphon, "bare": bare}[sys.argv[1]]())
+    allow_many_files()
+    uvloop.run({"antiphon": antiphon, "bare": bare}[sys.argv[1]](*sys.argv[2:]))
