@@ -23,9 +23,9 @@ demo: $(DEMO)/.ready ## Server, chat backend and two users on this machine (ARGS
 	@$(DEMO)/bin/antiphon demo $(ARGS)
 
 .PHONY: test
-test: $(DEV)/.ready $(NODE_MODULES) ## All tests (ARGS="tests/protocol -x": some of them)
+test: $(DEV)/.ready $(NODE_MODULES) ## All tests, in two halves side by side (ARGS="tests/protocol -x": some of them)
 	@missed=$$($(DEV)/bin/python -c "$$PROBE") || exit; \
-	$(DEV)/bin/pytest $(ARGS); status=$$?; \
+	$(DEV)/bin/$(if $(ARGS),pytest $(ARGS),python -m tests.halves); status=$$?; \
 	test -z "$$missed" || echo "Not found on this machine, so not tested with it: $$missed."; \
 	test -z "$$missed" || test "$$CI" != true || { echo "In CI that is a failure."; exit 1; }; \
 	exit $$status
@@ -57,6 +57,11 @@ fix: $(DEV)/.ready ## Let ruff format and repair the code
 bench: $(DEV)/.ready ## Run the benchmarks
 	@$(DEV)/bin/python -m benchmarks $(ARGS)
 
+.PHONY: screenshots
+screenshots: $(DEV)/.ready ## The app's screens and states, as pictures in docs/images/ (ARGS="chat list": some of them); and the console
+	@$(DEV)/bin/python -m tests.app.screenshots $(ARGS)
+	@[ -n "$(ARGS)" ] || $(DEV)/bin/python -m tests.server.console_screenshots
+
 .PHONY: docs
 docs: $(DEV)/.ready ## The guide and the reference, as pages in site/
 	@NO_MKDOCS_2_WARNING=1 $(DEV)/bin/mkdocs build --strict $(ARGS) # --quiet would let warnings pass
@@ -67,7 +72,7 @@ lock: $(DEV)/.tools ## Write requirements/*.lock anew (ARGS=--upgrade: with the 
 	@$(COMPILE) $(ARGS) requirements/tools.in --output-file requirements/tools.lock
 	@$(COMPILE) $(ARGS) pyproject.toml --all-extras --group test --group check --group docs \
 		--constraints requirements/tools.lock --output-file requirements/dev.lock
-	@$(COMPILE) pyproject.toml --extra cli --extra server --extra backend \
+	@$(COMPILE) pyproject.toml --extra cli --extra server --extra backend --extra app \
 		--constraints requirements/dev.lock --output-file requirements/demo.lock
 	@$(COMPILE) $(ARGS) requirements/peers.in --output-file requirements/peers.lock
 	@cd tests/js && npm install --package-lock-only --loglevel=error >/dev/null
@@ -124,6 +129,7 @@ def answers(ask):
 asks = {
     "Redis": lambda: redis.Redis.from_url(os.environ["ANTIPHON_TEST_REDIS"], socket_timeout=3).ping(),
     "PostgreSQL": lambda: asyncio.run(ask_postgres()) is None,
+    "redis-server": lambda: shutil.which("redis-server"),
     "Node": lambda: os.path.exists("$(NODE_MODULES)"),
     "Chromium": lambda: shutil.which(os.environ["ANTIPHON_TEST_CHROMIUM"]),
 }

@@ -7,7 +7,9 @@ per test. Who uses them marks its tests with `pytest.mark.asyncio(loop_scope="mo
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import pytest_asyncio
@@ -16,6 +18,9 @@ from antiphon.server import Server
 from antiphon.settings import App
 
 from .server.wire import Wire
+
+# A shell that starts something in the background has it ignore Ctrl-C, and so all that it starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 Serve = Callable[..., Awaitable[Server]]
 Connect = Callable[..., Awaitable[Wire]]
@@ -33,9 +38,15 @@ async def serve() -> AsyncIterator[Serve]:
     """Starts a server for one test: `await serve(max_channels=2)`, or with whole `App`s."""
     async with contextlib.AsyncExitStack() as stack:
 
-        async def start(*apps: App, host: str = "127.0.0.1", path: str = "", **app: Any) -> Server:
+        async def start(
+            *apps: App,
+            host: str = "127.0.0.1",
+            path: str = "",
+            options: Mapping[str, Any] = MappingProxyType({}),
+            **app: Any,
+        ) -> Server:
             apps = apps or (App(**{"id": "1", "key": "k", "secret": "s", **app}),)
-            return await stack.enter_async_context(Server(apps, host=host, path=path))
+            return await stack.enter_async_context(Server(apps, host=host, path=path, **options))
 
         yield start
 

@@ -335,11 +335,25 @@ async def the_server_restarts(world: World) -> None:
     await asyncio.sleep(0.5)
 
 
+async def john_writes(world: World) -> None:
+    await asyncio.sleep(1)
+    async with RestClient(world.environ["APP_URL"]) as john:
+        await john.login("john@example.com", "antiphon")
+        await john.send(1, "Hello, bot!")
+
+
 async def nothing_happens(world: World) -> None:
     pass
 
 
+CHAT: Final = [
+    f"chat.md#{heading}"
+    for heading in ("conversations", "sending", "a-screen", "when-something-goes-wrong")
+]
+
 HAPPENS: Final[dict[str, Happen]] = {
+    "chat.md#a-bot": john_writes,
+    **dict.fromkeys(CHAT, nothing_happens),
     "channels.md#presence-channels": john_comes_and_goes,
     "channels.md#encrypted-channels": secrets_are_shipped,
     "connect.md#states": the_server_restarts,
@@ -488,13 +502,14 @@ async def run_program(code: str, expected: str | None) -> None:
                 printed += line.decode()
             if expected is not None:
                 with contextlib.suppress(ProcessLookupError):
-                    process.send_signal(signal.SIGINT)
+                    # send_signal() may take the exit code away from asyncio, which then says 255.
+                    os.kill(process.pid, signal.SIGINT)
             _, errors = await process.communicate()
     finally:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
     if process.returncode not in (0, -signal.SIGINT, 130):
-        raise AssertionError(errors.decode())
+        raise AssertionError(f"ended with {process.returncode}\n{errors.decode()}")
     if expected is not None:
         assert printed.startswith(expected), f"printed {printed!r}\n{errors.decode()}"
 

@@ -71,7 +71,7 @@ def test_every_dependency_of_the_demo_is_locked_for_it() -> None:
 def test_the_demo_gets_no_more_than_it_needs_in_the_versions_of_development() -> None:
     demo, development = locked(REQUIREMENTS / "demo.lock"), locked(REQUIREMENTS / "dev.lock")
     assert {name: development.get(name) for name in demo} == demo
-    assert demo.keys().isdisjoint({"pytest", "mypy", "ruff", "nicegui", "redis", "playwright"})
+    assert demo.keys().isdisjoint({"pytest", "mypy", "ruff", "redis", "playwright"})
 
 
 def test_every_tool_is_locked_and_the_build_needs_no_other() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from antiphon import __version__
 from antiphon.errors import SettingsError
-from antiphon.settings import App, Settings
+from antiphon.settings import App, Settings, WebhookEndpoint
 
 REVERB_MASTER_KEY = base64.b64encode(b"r" * 32).decode()
 PUSHER_MASTER_KEY = base64.b64encode(b"p" * 32).decode()
@@ -501,7 +501,32 @@ def test_an_application_has_limits_that_strangers_meet() -> None:
         "max_presence_members": 100,
         "max_member_size": 2_048,
         "client_events_per_second": 10,
+        "max_watchlist": 100,
+        "subscription_counts": False,
+        "authorization_timeout": 0,
+        "subscription_timeout": 0,
+        "messages_per_second": 200,
+        "cache_ttl": 1_800,
+        "webhooks": (),
+        "enabled": True,
     }
+
+
+@pytest.mark.parametrize("field", ["max_connections", "max_channels", "cache_ttl"])
+def test_no_limit_is_below_zero(field: str) -> None:
+    limit: dict[str, Any] = {field: -1}
+    with pytest.raises(SettingsError, match=f"{field} is -1; a limit is not below 0"):
+        App(id="1", key="key", secret="secret", **limit)
+
+
+def test_a_webhook_has_an_address_and_known_kinds() -> None:
+    hook = WebhookEndpoint(url="https://example.com/hook", events=("channel_occupied",))
+    assert App(id="1", key="key", secret="secret", webhooks=(hook,)).webhooks == (hook,)
+    for url in ("", "example.com", "ftp://example.com"):
+        with pytest.raises(SettingsError, match="begins with http"):
+            WebhookEndpoint(url=url)
+    with pytest.raises(SettingsError, match="'member_add' is no kind of webhook event; there are"):
+        WebhookEndpoint(url="http://h", events=("member_add",))
 
 
 @pytest.mark.parametrize(("field", "article"), [("id", "an"), ("key", "a"), ("secret", "a")])

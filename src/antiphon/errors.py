@@ -284,11 +284,16 @@ class ApiError(AntiphonError):
 
     Attributes:
         code: The HTTP status, or None if there was no answer.
+        retry_after: Seconds after which the backend wants to be asked again, an hour at the most;
+            None if it has not said.
     """
 
-    def __init__(self, message: str, *, code: int | None = None) -> None:
+    def __init__(
+        self, message: str, *, code: int | None = None, retry_after: float | None = None
+    ) -> None:
         super().__init__(message)
         self.code = code
+        self.retry_after = retry_after
 
 
 class LoginFailed(ApiError):

@@ -18,9 +18,18 @@ from .errors import SettingsError
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["App", "Settings"]
+__all__ = ["WEBHOOK_EVENTS", "App", "Settings", "WebhookEndpoint"]
 
 PROTOCOL: Final = 7
+WEBHOOK_EVENTS: Final = (
+    "channel_occupied",
+    "channel_vacated",
+    "member_added",
+    "member_removed",
+    "client_event",
+    "cache_miss",
+    "subscription_count",
+)
 _REFERENCE: Final = re.compile(r"\$\{(\w+)\}")
 
 
@@ -166,6 +175,31 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return cls(**values)
 
 
+class WebhookEndpoint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An address that is told what happens on the server. Pusher documentation, *webhooks*.
+
+    Attributes:
+        url: Where to, `http` or `https`.
+        events: Kinds to tell: `channel_occupied`, `channel_vacated`, `member_added`,
+            `member_removed`, `client_event`, `cache_miss`, `subscription_count`; empty for all.
+        channels: Globs of the channels' names to tell of; empty for all.
+        headers: Header fields to send along.
+    """
+
+    url: str
+    events: tuple[str, ...] = ()
+    channels: tuple[str, ...] = ()
+    headers: dict[str, str] = msgspec.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not _is_address(self.url):
+            raise SettingsError("A webhook's url begins with http:// or https:// and names a host.")
+        for kind in self.events:
+            if kind not in WEBHOOK_EVENTS:
+                known = ", ".join(WEBHOOK_EVENTS)
+                raise SettingsError(f"{kind!r} is no kind of webhook event; there are {known}.")
+
+
 class App(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One application that a server serves, with the limits strangers meet.
 
@@ -175,7 +209,7 @@ class App(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         secret: The secret that signs.
         client_events: Whether members may send `client-` events to each other.
         allowed_origins: Host globs an `Origin` header must match; empty allows all.
-        max_connections: Open connections at once; 0 for no limit.
+        max_connections: Open connections at once, on all nodes; 0 for no limit.
         activity_timeout: Seconds of silence after which either side pings.
         max_message_size: Bytes of one incoming WebSocket message.
         max_event_size: Bytes of one event's data, over HTTP and in client events.
@@ -184,6 +218,18 @@ class App(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         max_presence_members: Users of one presence channel.
         max_member_size: Bytes of one member's `channel_data`.
         client_events_per_second: Client events one connection may send; 0 for no limit.
+        max_watchlist: Users whose coming and going one connection may be told of.
+        subscription_counts: Whether subscribers are told how many they are (not on presence
+            channels).
+        authorization_timeout: Seconds after which a connection is closed that has neither signed
+            in nor joined a private or presence channel; 0 for no limit.
+        subscription_timeout: Seconds after which a connection is closed that is in no channel and
+            has not signed in; 0 for no limit.
+        messages_per_second: Messages of any kind one connection may send, counted over each ten
+            seconds; 0 for no limit.
+        cache_ttl: Seconds for which a cache channel keeps its last event.
+        webhooks: Who is told what happens.
+        enabled: Whether it is served; one that is not refuses clients with 4003, requests with 403.
     """
 
     id: str
@@ -200,13 +246,31 @@ class App(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     max_presence_members: int = 100
     max_member_size: int = 2_048
     client_events_per_second: int = 10
+    max_watchlist: int = 100
+    subscription_counts: bool = False
+    authorization_timeout: float = 0
+    subscription_timeout: float = 0
+    messages_per_second: int = 200
+    cache_ttl: float = 1_800
+    webhooks: tuple[WebhookEndpoint, ...] = ()
+    enabled: bool = True
 
     def __post_init__(self) -> None:
         for name, what in (("id", "an id"), ("key", "a key"), ("secret", "a secret")):
             if not getattr(self, name):
                 raise SettingsError(f"An application needs {what}.")
+        for origin in self.allowed_origins:
+            if "/" in origin or origin.count(":") == 1:
+                raise SettingsError(
+                    f"allowed_origins has hosts, such as shop.example.com or *.example.com: write"
+                    f" {origin!r} without scheme, port and path."
+                )
         if self.activity_timeout < 1:
             raise SettingsError("The activity timeout is at least 1 second.")
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            if isinstance(value, (int, float)) and value < 0:
+                raise SettingsError(f"{name} is {value}; a limit is not below 0.")
 
     def __repr__(self) -> str:
         """Id and key; never the secret."""

@@ -21,6 +21,7 @@ from antiphon.protocol.server import (
     Relay,
     Reply,
     ServerProtocol,
+    SignIn,
     Subscribe,
     Unsubscribe,
 )
@@ -276,6 +277,9 @@ class Wire:
                 self._join(outcome)
             case Unsubscribe(channel):
                 self._leave_channel(channel)
+            case SignIn(messages=messages):
+                for message in messages:
+                    self._send(self._to_client, message)
             case Relay(channel, message):
                 self._broadcast(channel, message, but=self)
             case Close():
