@@ -9,12 +9,44 @@ import shutil
 from collections.abc import AsyncIterator
 from urllib.parse import urlsplit
 
-from playwright.async_api import Browser, ConsoleMessage, Page, Request, WebError, async_playwright
+from playwright.async_api import (
+    Browser,
+    ConsoleMessage,
+    Page,
+    Request,
+    WebError,
+    async_playwright,
+    expect,
+)
 
-__all__ = ["DESKTOP", "PHONE", "chromium", "tab"]
+__all__ = ["DESKTOP", "PHONE", "SLOW_HANDSHAKE", "chromium", "tab"]
 
 DESKTOP = (1280, 800)
 PHONE = (390, 844)
+
+# The machine may be busy with other things.
+expect.set_options(timeout=10_000)
+
+SLOW_HANDSHAKE = """
+let shaken = false, late = [];
+const soon = window.setTimeout;
+window.setTimeout = (then, wait, ...words) =>
+  wait === 10 && !shaken ? late.push(then) : soon(then, wait, ...words);
+Object.defineProperty(window, "did_handshake", {
+  get: () => shaken,
+  set: (value) => {
+    if (value) window.shakeHands = () => {
+      shaken = true;
+      for (const then of late.splice(0).reverse()) then();
+    };
+  },
+});
+"""
+"""Script of a page whose handshake is over only with `shakeHands()`, once there is such a thing.
+
+NiceGUI looks every 10 ms whether an event can be sent now, for each event by itself, so that one
+can overtake another. Here they do, always.
+"""
 
 
 @contextlib.asynccontextmanager

@@ -203,6 +203,8 @@ async def unread(number: int) -> None:
 async def notify(request: Request) -> None:
     title, body, tag = await request.json()
     parts["attention"].notify(title, body, tag=tag)
+    # It is there when this is answered.
+    await parts["attention"].client.run_javascript("0", timeout=20)
 
 
 @api.get("/heard")

@@ -43,9 +43,6 @@ __all__ = [
 ON_THE_WAY: Final = re.compile("Sent|Delivered|Read")
 """What a tick says of a message that the backend has."""
 
-# The machine may be busy with other things.
-expect.set_options(timeout=10_000)
-
 _AXE: Final = Path(__file__).parents[1] / "js" / "node_modules" / "axe-core" / "axe.min.js"
 
 

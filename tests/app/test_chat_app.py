@@ -12,6 +12,7 @@ from playwright.async_api import expect
 from antiphon.app import ChatApp
 from antiphon.errors import SettingsError
 
+from .browser import SLOW_HANDSHAKE
 from .conftest import Place, log_in
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -34,6 +35,16 @@ async def test_a_backend_that_is_down_is_explained_at_the_log_in(place: Place) -
         finally:
             await place.house.start()
         await page.keyboard.press("Enter")
+        await expect(page.get_by_placeholder("Search")).to_be_visible()
+
+
+async def test_who_is_faster_than_the_connection_is_logged_in_all_the_same(place: Place) -> None:
+    async with place.looking() as page:
+        await page.add_init_script(SLOW_HANDSHAKE)
+        await page.goto(place.url)
+        await log_in(page, place.house.ali.email)
+        await page.wait_for_function("'shakeHands' in window")
+        await page.evaluate("shakeHands()")
         await expect(page.get_by_placeholder("Search")).to_be_visible()
 
 

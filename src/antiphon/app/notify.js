@@ -14,10 +14,17 @@ export default {
   unmounted() {
     for (const name of ["focus", "blur"]) window.removeEventListener(name, this.look);
     document.removeEventListener("visibilitychange", this.look);
+    clearTimeout(this.later);
   },
   watch: { title: "show", unread: "show" },
   methods: {
     look() {
+      clearTimeout(this.later);
+      if (!window.did_handshake) {
+        // NiceGUI would keep each event for later by itself, and one could overtake another.
+        this.later = setTimeout(this.look, 10);
+        return;
+      }
       const looks = document.visibilityState === "visible" && document.hasFocus();
       if (looks === this.looks) return;
       this.looks = looks;

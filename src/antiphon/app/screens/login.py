@@ -16,7 +16,9 @@ from antiphon.settings import Settings
 __all__ = ["login_screen"]
 
 _PORT_DIGITS = 5
+_SCHEMES = ["http", "https"]
 _FIELD = "outlined hide-bottom-space no-error-icon lazy-rules"
+_FIELDS_OF_FORM = "(e) => emit(Object.fromEntries(new FormData(e.target)))"
 
 
 def login_screen(seat: Seat, *, title: str, on_done: Callable[[], Any]) -> None:
@@ -32,7 +34,8 @@ def login_screen(seat: Seat, *, title: str, on_done: Callable[[], Any]) -> None:
         with ui.element("h1").classes("lg-title"):
             ui.label(f"Log in to {title}")
         form = ui.element("form").classes("lg-form").props("novalidate")
-        form.on("submit.prevent", lambda: submit())
+        # With what stands in its fields: their own events may be on the way still, or overtaken.
+        form.on("submit.prevent", lambda event: submit(event.args), js_handler=_FIELDS_OF_FORM)
         with form:
             email = (
                 ui.input("E-mail")
@@ -47,7 +50,8 @@ def login_screen(seat: Seat, *, title: str, on_done: Callable[[], Any]) -> None:
                 eye.props("flat round dense type=button").classes("lg-eye")
             caps = ui.label("Caps lock is on.").classes("lg-caps")
             caps.props('role="status"').set_visibility(False)
-            server = _Server(seat) if seat.asks_for_server else None
+            if seat.asks_for_server:
+                _server_fields(seat)
             trouble = ui.element("div").classes("lg-trouble").props('role="alert"')
             button = ui.button("Log in").props("unelevated color=primary type=submit no-caps")
             button.classes("lg-submit")
@@ -77,21 +81,21 @@ def login_screen(seat: Seat, *, title: str, on_done: Callable[[], Any]) -> None:
                     if advice:
                         ui.label(advice).classes("lg-advice")
 
-    async def submit() -> None:
+    async def submit(written: dict[str, str]) -> None:
         if button.props.get("loading"):
             return
         say("")
-        address = (email.value or "").strip()
+        address = written["email"].strip()
         _set_error(email, _wrong_address(address))
-        _set_error(password, "" if password.value else "Enter your password.")
+        _set_error(password, "" if written["password"] else "Enter your password.")
         wrong = next((field for field in (email, password) if field.error), None)
         if wrong is not None:
             wrong.run_method("focus")
             return
         busy(True)
         try:
-            settings = server.settings() if server is not None else None
-            await seat.log_in(address, password.value, settings)
+            settings = _server_settings(written) if seat.asks_for_server else None
+            await seat.log_in(address, written["password"], settings)
         except LoginFailed:
             _set_error(password, "E-mail or password is wrong.")
             busy(False)
@@ -114,48 +118,48 @@ def login_screen(seat: Seat, *, title: str, on_done: Callable[[], Any]) -> None:
             field.props["readonly"] = is_busy
 
 
-class _Server:
+def _server_fields(seat: Seat) -> None:
     """The fields that say which server, folded away once they are known."""
-
-    def __init__(self, seat: Seat) -> None:
-        known = seat.settings or Settings(
-            app_key="app-key", port=8080, scheme="http", api_url="http://127.0.0.1:8000"
-        )
-        with ui.expansion("Server", icon="dns", value=seat.settings is None) as folded:
-            folded.classes("lg-server").props("dense")
-            with ui.element("div").classes("lg-server-fields"):
-                self._api = _field("Backend address", known.api_url)
-                self._host = _field("Host", known.host)
-                self._port = _field("Port", str(known.port)).props("inputmode=numeric")
-                self._key = _field("App key", known.app_key)
-                self._scheme = ui.select(["http", "https"], value=known.scheme, label="Scheme")
-                self._scheme.props("outlined")
-
-    def settings(self) -> Settings:
-        """What is written there.
-
-        Raises:
-            SettingsError: It cannot be used.
-        """
-        port = (self._port.value or "").strip()
-        if not port.isdecimal() or len(port) > _PORT_DIGITS:
-            raise SettingsError("The port is a number up to 65535.")
-        api_url = (self._api.value or "").strip()
-        if not api_url:
-            raise SettingsError("Enter the backend's address, such as https://chat.example.com.")
-        return Settings(
-            app_key=(self._key.value or "").strip(),
-            host=(self._host.value or "").strip(),
-            port=int(port),
-            scheme=str(self._scheme.value),
-            api_url=api_url,
-        )
+    known = seat.settings or Settings(
+        app_key="app-key", port=8080, scheme="http", api_url="http://127.0.0.1:8000"
+    )
+    fields = {
+        "api_url": ("Backend address", known.api_url),
+        "host": ("Host", known.host),
+        "port": ("Port", str(known.port)),
+        "app_key": ("App key", known.app_key),
+    }
+    with ui.expansion("Server", icon="dns", value=seat.settings is None) as folded:
+        folded.classes("lg-server").props("dense")
+        with ui.element("div").classes("lg-server-fields"):
+            for name, (label, value) in fields.items():
+                field = ui.input(label, value=value).props(f"outlined name={name}")
+                field.props("spellcheck=false autocomplete=off autocapitalize=off")
+                if name == "port":
+                    field.props("inputmode=numeric")
+            scheme = ui.select(_SCHEMES, value=known.scheme, label="Scheme")
+            scheme.props("outlined name=scheme")
 
 
-def _field(label: str, value: str) -> ui.input:
-    field = ui.input(label, value=value)
-    field.props("outlined spellcheck=false autocomplete=off autocapitalize=off")
-    return field
+def _server_settings(written: dict[str, str]) -> Settings:
+    """What is written there.
+
+    Raises:
+        SettingsError: It cannot be used.
+    """
+    port = written["port"].strip()
+    if not port.isdecimal() or len(port) > _PORT_DIGITS:
+        raise SettingsError("The port is a number up to 65535.")
+    api_url = written["api_url"].strip()
+    if not api_url:
+        raise SettingsError("Enter the backend's address, such as https://chat.example.com.")
+    return Settings(
+        app_key=written["app_key"].strip(),
+        host=written["host"].strip(),
+        port=int(port),
+        scheme=_SCHEMES[int(written["scheme"])],  # a select of NiceGUI's knows them by number
+        api_url=api_url,
+    )
 
 
 def _set_error(field: ui.input, text: str) -> None:
