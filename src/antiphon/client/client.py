@@ -185,6 +185,9 @@ class Client(EventSource):
         self._inboxes: set[Inbox[Any]] = set()
         self._frames: tuple[Inbox[Frame], ...] = ()
         self._running: asyncio.Task[None] | None = None
+        # The same, once it was told to end. A task's own word for it is no good: a time-out within
+        # it looks alike.
+        self._leaving: asyncio.Task[None] | None = None
         self._connection: Connection | None = None
         self._settled: asyncio.Future[None] | None = None
         self._error: ConnectionFailed | None = None
@@ -213,8 +216,8 @@ class Client(EventSource):
         """
         if self._is_closing:
             raise ClientClosed("The client is being closed.")
-        while self._running is not None and self._running.cancelling():
-            await self._ended(self._running)  # a disconnect() is under way
+        while self._leaving is not None:
+            await self._ended(self._leaving)  # a disconnect() is under way
         if self._settled is None and self.state is not ConnectionState.CONNECTED:
             self._settled = asyncio.get_running_loop().create_future()
         settled = self._settled
@@ -233,7 +236,8 @@ class Client(EventSource):
         """Close the connection and stay away; channels and handlers are kept for `connect()`."""
         running = self._running
         if running is not None:
-            if not running.cancelling():
+            if self._leaving is None:
+                self._leaving = running
                 running.cancel()
             await self._ended(running)
         if self._running is None:
@@ -243,7 +247,7 @@ class Client(EventSource):
         """Wait for the reconnect loop to end; whoever waits may be cancelled, it is not."""
         await asyncio.wait([running])
         if self._running is running:
-            self._running = None
+            self._running = self._leaving = None
 
     async def close(self) -> None:
         """Disconnect and let go of everything: channels, handlers, streams, the authorizer.
