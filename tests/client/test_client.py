@@ -1326,21 +1326,22 @@ async def test_disconnecting_ends_the_wait_for_the_next_attempt() -> None:
 async def test_disconnecting_at_the_moment_of_the_next_attempt_prevents_it(turns: int) -> None:
     loop = asyncio.get_running_loop()
     leaving: asyncio.Future[asyncio.Task[None]] = loop.create_future()
-
-    def leave(turns: int) -> None:
-        if turns:
-            loop.call_soon(leave, turns - 1)
-        else:
-            leaving.set_result(loop.create_task(client.disconnect()))
-
-    def told(observation: object) -> None:
-        if isinstance(observation, ConnectingIn) and not leaving.done():
-            leave(turns)
-
     async with linked() as (client, dial, _):
+
+        def leave(turns: int) -> None:
+            if turns:
+                loop.call_soon(leave, turns - 1)
+            else:
+                leaving.set_result(loop.create_task(client.disconnect()))
+
+        def told(observation: object) -> None:
+            if isinstance(observation, ConnectingIn) and not leaving.done():
+                leave(turns)
+
         client.observe(told)
         dial.send_close(4200, "try again at once")
-        await soon(await soon(leaving))
+        disconnecting = await soon(leaving)
+        await soon(disconnecting)
         assert client.state is DISCONNECTED
 
 
