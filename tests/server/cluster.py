@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import secrets
 import shutil
 import socket
 import tempfile
@@ -16,6 +17,8 @@ from typing import Any, Final
 
 import pytest
 import redis.asyncio
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 
 from antiphon.http import HttpClient
 from antiphon.protocol.presence import Member
@@ -29,7 +32,7 @@ APP: Final = App(id="1", key="k", secret="s")
 CERTIFICATE: Final = Path(__file__).with_name("certificate.pem")
 
 
-async def until(condition: Callable[[], object], timeout: float = 20.0) -> None:
+async def until(condition: Callable[[], object], timeout: float = 60.0) -> None:
     """Wait until something holds.
 
     Raises:
@@ -179,6 +182,13 @@ class Cluster:
         """Wait until all nodes know of each other."""
         await until(lambda: all(node.is_live for node in self.nodes))
 
+    async def told(self) -> None:
+        """Wait until Redis has all that the nodes know now."""
+        for hub in self.hubs:
+            # The first question may go out with what was being told already, and end that.
+            for _ in range(2):
+                await hub.counts()
+
     async def close(self) -> None:
         """Stop what runs, and leave nothing in the Redis."""
         for node, hub in zip(self.nodes, self.hubs, strict=True):
@@ -249,14 +259,22 @@ class OwnRedis:
         self._process = await asyncio.create_subprocess_exec(
             program, str(self._file), *self._sentinel, stdout=DEVNULL, stderr=DEVNULL
         )
-        async with asyncio.timeout(10):
-            while True:
-                try:
-                    (await asyncio.open_connection("127.0.0.1", self.port))[1].close()
-                    return
-                except OSError:
-                    assert self._process.returncode is None, "it does not like its settings"
-                    await asyncio.sleep(0.02)
+        async with asyncio.timeout(60):
+            while not await self._is_ready():
+                assert self._process.returncode is None, "it does not like its settings"
+                await asyncio.sleep(0.02)
+
+    async def _is_ready(self) -> bool:
+        """Whether it answers, and not only listens: it may still be reading what it had kept."""
+        try:
+            once = Retry(NoBackoff(), 0)
+            async with redis.asyncio.Redis.from_url(self.url, retry=once) as client:
+                await client.ping()
+        except (redis.exceptions.AuthenticationError, redis.exceptions.ResponseError):
+            return True
+        except (redis.exceptions.RedisError, OSError):
+            return False
+        return True
 
     async def stop(self) -> None:
         """Kill it."""
@@ -294,10 +312,15 @@ class OwnRedis:
 
 
 def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
+    """A port that may be freed and taken again.
+
+    It is none that the system gives to whoever asks for any, or dials: those are taken meanwhile.
+    """
+    while True:
+        port = 20_000 + secrets.randbelow(12_000)
+        with socket.socket() as free, contextlib.suppress(OSError):
+            free.bind(("127.0.0.1", port))
+            return port
 
 
 @contextlib.asynccontextmanager

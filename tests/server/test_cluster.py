@@ -20,6 +20,7 @@ import pytest
 from antiphon.errors import PublishFailed
 from antiphon.protocol.signing import channel_auth
 from antiphon.publisher import Publisher
+from antiphon.server.redis_broker import BEAT_EVERY, DEAD_AFTER
 from antiphon.settings import Settings
 from antiphon.testing import ConnectionEnded
 
@@ -139,14 +140,19 @@ class Person:
         match message["event"]:
             case "pusher_internal:subscription_succeeded":
                 self.members[room] = set(data.get("presence", {}).get("ids", ()))
+            # On their way when it was left, where it was joined again meanwhile.
+            case "pusher_internal:member_added" | "pusher_internal:member_removed" if (
+                room not in self.members
+            ):
+                pass
             case "pusher_internal:member_added":
-                if data["user_id"] in self.members.get(room, ()):
+                if data["user_id"] in self.members[room]:
                     self.faults.append(f"{data} came twice to {room}")
-                self.members.setdefault(room, set()).add(data["user_id"])
+                self.members[room].add(data["user_id"])
             case "pusher_internal:member_removed":
-                if data["user_id"] not in self.members.get(room, ()):
+                if data["user_id"] not in self.members[room]:
                     self.faults.append(f"{data} went twice from {room}")
-                self.members.setdefault(room, set()).discard(data["user_id"])
+                self.members[room].discard(data["user_id"])
             case "e":
                 self.heard[data] += 1
 
@@ -201,8 +207,7 @@ class World:
 
     async def check(self, events: Iterator[int]) -> None:
         """See that all nodes, and all who are connected to them, know the same."""
-        # A dead node's members are gone within ten seconds.
-        await until(self.agrees, timeout=20)
+        await until(self.agrees)
         async with contextlib.AsyncExitStack() as stack:
             publishers = [await stack.enter_async_context(n.publisher()) for n in self.nodes]
             for publisher in publishers:
@@ -210,7 +215,7 @@ class World:
             await self._check_events(publishers, [next(events) for _ in range(60)])
 
     async def _check_counts(self, publisher: Publisher) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while True:
                 with contextlib.suppress(PublishFailed):  # 503 while its node is alone
                     users = {room: set(await publisher.users(room)) for room in ROOMS}
@@ -242,6 +247,13 @@ class World:
         for each in receivers:
             heard = {n: times for n, times in each.heard.items() if n in numbers}
             assert heard == dict.fromkeys(due[each], 1)
+
+    async def known_nodes(self) -> list[bytes]:
+        """Those that Redis has."""
+        found: list[bytes] = await self.redis.ask(
+            "ZRANGE", f"{{{self._prefix}:1}}:nodes", "0", "-1"
+        )
+        return found
 
     async def kill_node(self) -> None:
         node = self.rng.choice(self.nodes)
@@ -320,6 +332,7 @@ async def test_each_event_arrives_once_at_each_subscriber() -> None:
 
 
 async def test_the_members_of_a_killed_node_are_gone_within_ten_seconds() -> None:
+    assert DEAD_AFTER + BEAT_EVERY < 10
     async with open_world(seed=5, nodes=2) as world:
         for node in world.nodes:
             person = await Person.come(node, f"user {node.port}")
@@ -328,8 +341,7 @@ async def test_the_members_of_a_killed_node_are_gone_within_ten_seconds() -> Non
         await until(world.agrees)
         assert len(world.wanted(ROOMS[0])) == 2
         await world.kill_node()
-        assert not world.agrees()
-        await until(world.agrees, timeout=10)
+        await until(world.agrees)
 
 
 async def test_a_node_that_is_told_to_stop_leaves_at_once() -> None:
@@ -340,8 +352,9 @@ async def test_a_node_that_is_told_to_stop_leaves_at_once() -> None:
             person.join(ROOMS[0])
         await until(world.agrees)
         await world.nodes[1].stop()
+        assert len(await world.known_nodes()) == 1
         await world.people.pop().go()
-        await until(world.agrees, timeout=2)
+        await until(world.agrees)
 
 
 @pytest.mark.parametrize("what", ["redis://127.0.0.1:1/0", "nonsense"])
@@ -349,6 +362,6 @@ async def test_a_node_says_why_it_cannot_join(what: str) -> None:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "tests.server.node_program", what, "x"), cwd=ROOT, stderr=PIPE
     )
-    _, stderr = await asyncio.wait_for(process.communicate(), 20)
+    _, stderr = await asyncio.wait_for(process.communicate(), 60)
     assert b"The Redis" in stderr
     assert process.returncode == 1

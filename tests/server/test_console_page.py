@@ -22,7 +22,7 @@ from tests.app.browser import DESKTOP, PHONE, chromium, tab
 from tests.app.people import findings
 from tests.conftest import Connect
 
-from .cluster import REDIS, needs_redis
+from .cluster import REDIS, free_port, needs_redis
 from .wire import TIMEOUT, Wire, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -130,7 +130,7 @@ async def test_a_session_that_has_ended_leads_back_to_the_log_in_screen(
 
 async def test_a_console_comes_back_when_its_server_does(browser: Browser) -> None:
     async with contextlib.AsyncExitStack() as stack:
-        async with Server(APPS, console_password=PASSWORD) as server:
+        async with Server(APPS, port=free_port(), console_password=PASSWORD) as server:
             errors = "ERR_|status of 401"
             page = await stack.enter_async_context(console(browser, server, expected_errors=errors))
         await expect(page.locator("#live")).to_have_text("Connection lost")

@@ -9,6 +9,8 @@ from unittest.mock import patch
 from antiphon.server import counts as module
 from antiphon.server.counts import LARGE, Counts
 
+from .test_webhooks import hastily
+
 
 class Channels:
     """How many there are, and what was told of it."""
@@ -41,6 +43,7 @@ async def test_a_turns_changes_are_told_once_with_the_last_number() -> None:
     assert channels.told[2:] == [("a", 2)]
 
 
+@hastily
 async def test_of_a_large_channel_the_first_change_is_told_at_once_and_the_next_later() -> None:
     channels = Channels()
     with patch.object(module, "EVERY", 0.05):

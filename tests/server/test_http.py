@@ -14,7 +14,7 @@ from antiphon.errors import SettingsError
 from antiphon.server import HttpServer
 from antiphon.server.http import MAX_HEAD
 
-from .wire import http
+from .wire import TIMEOUT, http
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -136,7 +136,7 @@ async def test_a_head_may_come_in_parts_and_its_end_with_a_large_body(
             writer.write(piece)
             for _ in range(20):  # let the server read it
                 await asyncio.sleep(0)
-        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), TIMEOUT)
         assert b" 200 " in head.splitlines()[0]
 
 
@@ -170,17 +170,18 @@ async def test_a_request_that_does_not_end_is_hung_up_on(
         dial(server.port) as (reader, writer),
     ):
         writer.write(beginning)
-        assert b" 200 " not in await asyncio.wait_for(reader.read(), 5)
+        with contextlib.suppress(ConnectionError):  # it was not even read in time
+            assert b" 200 " not in await asyncio.wait_for(reader.read(), TIMEOUT)
 
 
 async def test_between_requests_a_connection_may_rest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("antiphon.server.http.REQUEST_TIMEOUT", 0.05)
+    monkeypatch.setattr("antiphon.server.http.REQUEST_TIMEOUT", 2.0)
     async with (
         HttpServer(application, host="127.0.0.1") as server,
         dial(server.port) as (reader, writer),
     ):
-        for _ in range(3):
+        for _ in range(2):
             writer.write(request(b"12345"))
-            await asyncio.wait_for(reader.readuntil(b"\r\n\r\n5"), 5)
+            await asyncio.wait_for(reader.readuntil(b"\r\n\r\n5"), TIMEOUT)
             # Longer than a request may take; nothing tells that a timer has not fired.
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(2.1)

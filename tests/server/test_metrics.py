@@ -124,7 +124,7 @@ async def test_what_comes_and_goes_is_counted(metered: Server, connect: Connect)
         assert after["antiphon_events_published_total"] == 4
         assert after["antiphon_publish_seconds_count"] == 3, "as many requests"
         assert after["antiphon_publish_seconds_bucket:+Inf"] == 3
-        assert 0 < after["antiphon_publish_seconds_sum"] < 3
+        assert 0 < after["antiphon_publish_seconds_sum"] < 60
         await ali.hang_up()
         await until(lambda: len(metered._hubs["k"].sockets) == 1)
         gone = await values(metered)

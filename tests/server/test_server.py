@@ -21,7 +21,8 @@ from antiphon.settings import App
 from tests.client.peer import CERTIFICATE, trusting_tls
 from tests.conftest import Connect, Serve
 
-from .wire import Closed, HandshakeRefused, Wire, http, until
+from .cluster import free_port
+from .wire import TIMEOUT, Closed, HandshakeRefused, Wire, http, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -294,16 +295,17 @@ async def test_after_a_stop_nobody_is_served(serve: Serve, connect: Connect) -> 
     await server.stop()  # again, and nothing happens
 
 
-async def test_after_a_stop_no_connection_is_left_open(serve: Serve, connect: Connect) -> None:
+async def test_after_a_stop_no_connection_is_left_open(
+    serve: Serve, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whoever stops a server may end the event loop next; clients need not agree to that."""
+    monkeypatch.setattr("antiphon.server.transport.CLOSE_TIMEOUT", 600.0)
     server = await serve()
     deaf = await connect(server)
     (hub,) = server._hubs.values()
     link = hub.sockets[deaf.socket_id]._link  # type: ignore[attr-defined]
     transport = link._transport.underlying_transport
-    started = time.perf_counter()
-    await server.stop()
-    assert time.perf_counter() - started < 2, "nor does it take its time"
+    await asyncio.wait_for(server.stop(), TIMEOUT)  # nor does it take its time
     assert transport.is_closing()
     assert (await deaf.closed()).code == 4200
 
@@ -358,7 +360,7 @@ async def test_a_server_that_was_never_started_stops_too() -> None:
 
 
 async def test_a_server_starts_again_on_its_port(connect: Connect) -> None:
-    server = Server(APP)
+    server = Server(APP, port=free_port())
     for _ in range(3):
         await server.start()
         wire = await connect(server)
@@ -373,7 +375,7 @@ async def test_a_server_starts_again_on_its_port(connect: Connect) -> None:
 
 
 async def test_another_server_may_take_over_the_port(connect: Connect) -> None:
-    async with Server(APP) as first:
+    async with Server(APP, port=free_port()) as first:
         wire = await connect(first)
     assert (await wire.closed()).code == 4200
     async with Server(APP, port=first.port) as second:
@@ -398,7 +400,11 @@ UP = b"GET /up HTTP/1.1\r\nHost: x\r\n\r\n"
 READY = UP.replace(b"/up", b"/ready")
 
 
-async def test_connections_are_closed_one_after_the_other_over_the_drain(connect: Connect) -> None:
+async def test_connections_are_closed_one_after_the_other_over_the_drain(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("server.CLOSE_PATIENCE", "transport.CLOSE_TIMEOUT"):
+        monkeypatch.setattr(f"antiphon.server.{name}", 600.0)  # nobody is waited for
     server = Server(APP, drain=0.4)
     await server.start()
     wires = [await connect(server) for _ in range(8)]
@@ -411,11 +417,10 @@ async def test_connections_are_closed_one_after_the_other_over_the_drain(connect
 
     stopping = asyncio.create_task(server.stop())
     ends = await asyncio.gather(*map(ended, wires))
-    await stopping
+    await asyncio.wait_for(stopping, TIMEOUT)
     assert [code for _, code in ends] == [4200] * 8
     for number, (after, _) in enumerate(ends):
-        assert 0.05 * number <= after < 0.05 * number + 0.5
-    assert time.perf_counter() - began < 1.4, "nobody was waited for"
+        assert 0.05 * number <= after
 
 
 async def test_while_connections_are_closed_http_is_answered_and_nobody_is_let_in(
@@ -475,7 +480,7 @@ async def test_a_drain_does_not_wait_for_who_has_gone_by_itself(connect: Connect
 async def test_a_drain_without_connections_takes_no_time() -> None:
     server = Server(APP, drain=60)
     await server.start()
-    await asyncio.wait_for(server.stop(), 5)
+    await asyncio.wait_for(server.stop(), TIMEOUT)
 
 
 # TLS and Unix sockets

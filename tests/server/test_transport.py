@@ -105,7 +105,7 @@ async def test_an_error_of_our_own_is_logged_and_not_told(
 async def test_a_header_that_is_no_text_is_nothing_to_complain_about_in_the_log(
     server: Server, caplog: pytest.LogCaptureFixture, header: bytes, status: int
 ) -> None:
-    before = len(server._websockets._open)
+    await until(lambda: not server._websockets._open)  # other tests' have gone
     lines = {
         b"Host": b"x",
         b"Upgrade": b"websocket",
@@ -121,7 +121,7 @@ async def test_a_header_that_is_no_text_is_nothing_to_complain_about_in_the_log(
         wire.send_bytes(b"GET /app/k HTTP/1.1\r\n" + head + b"\r\n")
         answer = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), TIMEOUT)
         assert answer.startswith(b"HTTP/1.1 %d " % status)
-    await until(lambda: len(server._websockets._open) == before)
+    await until(lambda: not server._websockets._open)
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
@@ -646,8 +646,9 @@ async def _closed_among(wires: list[Wire]) -> AsyncIterator[Wire]:
 
 
 async def test_who_is_still_sending_learns_why_it_was_closed(
-    server: Server, connect: Connect
+    server: Server, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("antiphon.server.transport.CLOSE_TIMEOUT", 600.0)
     (hub,) = server._hubs.values()
     wire = await connect()
     wire.send_bytes(b"\x81\xff" + (2**30).to_bytes(8) + bytes(4))
@@ -705,11 +706,11 @@ async def test_the_answers_that_a_slow_reader_provokes_are_bounded_too(
     while sent < 5_000_000:
         wire.send_bytes(FLOODS[name])
         sent += len(FLOODS[name])
-        started = time.perf_counter()
+        started = time.process_time()
         with contextlib.suppress(ConnectionError, TimeoutError):
             await wire.drained()
         await other.ping()
-        longest = max(longest, time.perf_counter() - started)
+        longest = max(longest, time.process_time() - started)
         largest = max(largest, transport.get_write_buffer_size())
         assert largest < 2 * MAX_WRITE_BUFFER, "memory is not for strangers to take"
         # From Python 3.12 on, asyncio adds its queue of writes up at every write.
@@ -721,7 +722,7 @@ async def test_the_answers_that_a_slow_reader_provokes_are_bounded_too(
 async def test_a_message_in_very_many_parts_holds_nobody_up(connect: Connect) -> None:
     wire, other = await connect(), await connect()
     parts = 30_000
-    started = time.perf_counter()
+    started = time.process_time()
     wire.send_bytes(
         frame_bytes(TEXT, b" ", fin=False)
         + frame_bytes(CONTINUATION, b" ", fin=False) * parts
@@ -731,7 +732,7 @@ async def test_a_message_in_very_many_parts_holds_nobody_up(connect: Connect) ->
     await other.ping()
     await wire.event("pusher:pong")
     # Read in linear time this takes a tenth of a second.
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2
 
 
 async def test_parts_without_content_are_not_kept_for_ever(connect: Connect) -> None:
@@ -758,7 +759,7 @@ async def test_hanging_up_at_any_moment_leaves_nothing_behind(
     conversation = request + frame_bytes(
         TEXT, b'{"event":"pusher:subscribe","data":{"channel":"c"}}'
     )
-    before = len(hub.sockets)
+    await until(lambda: not hub.sockets)  # other tests' have gone
     for length in range(0, len(conversation), 7):
         _, writer = await asyncio.open_connection("127.0.0.1", server.port)
         writer.write(conversation[:length])
@@ -766,5 +767,5 @@ async def test_hanging_up_at_any_moment_leaves_nothing_behind(
         await writer.wait_closed()
     witness = await connect()
     await witness.ping()
-    await until(lambda: len(hub.sockets) == before + 1)
+    await until(lambda: len(hub.sockets) == 1)
     assert "c" not in hub.channels

@@ -812,7 +812,8 @@ async def http() -> AsyncIterator[HttpClient]:
 
 @pytest.fixture
 async def receiver(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Receiver]:
-    """A receiver that answers 200; what it refuses comes again soon."""
+    """A receiver that answers 200; what it refuses comes again soon, and is waited for."""
+    monkeypatch.setattr("antiphon.server.webhooks.CLOSE_PATIENCE", 60.0)
     monkeypatch.setattr("antiphon.server.endpoint.BATCH_DELAY", 0.001)
     monkeypatch.setattr("antiphon.server.endpoint.MIN_RETRY", 0.001)
     async with Receiver() as receiver:

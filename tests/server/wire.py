@@ -36,7 +36,7 @@ __all__ = [
     "until",
 ]
 
-TIMEOUT: Final = 5.0
+TIMEOUT: Final = 30.0
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 

@@ -470,6 +470,9 @@ class Part:
         An event that is not asked for, as those before it could not be sent, waits on; all else is
         compared when Redis is back.
         """
+        # Taken first and sent last: what happens while the rest is sent waits for the next telling,
+        # and whoever asks after it, too.
+        asked, self._asked = self._asked, []
         if self._is_beat_due:
             self._is_beat_due = False
             yield self._beat_command(), self._beaten
@@ -489,7 +492,6 @@ class Part:
             some = users[start : start + MAX_AT_ONCE]
             words = [w for id_ in some for w in (id_, str(int(self.hub.users.is_here(id_))))]
             yield self.script(scripts.USERS, self._node, *words), _nothing
-        asked, self._asked = self._asked, []
         yield from asked
         if self._is_sweep_due:
             self._is_sweep_due = False
