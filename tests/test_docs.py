@@ -61,7 +61,7 @@ PAGES: Final = [
 files: tests/testing/test_plugin.py runs them."""
 
 LANGUAGES: Final = {"caddy", "ini", "json", "nginx", "php", "python", "sh", "text", "toml"}
-PATIENCE: Final = 20.0
+PATIENCE: Final = 90.0
 EVENTS_EVERY: Final = 0.02
 MASTER_KEY: Final = "a" * 42 + "A="
 GIVEN: Final = {"client", "publisher", "settings", "token"}
@@ -245,10 +245,10 @@ async def asked_by_a_client(names: dict[str, Any], world: World) -> None:
         user_url = f"{backend.url}/broadcasting/user-auth"
         authorizer = HttpAuthorizer(url, user_auth_url=user_url, token="any")
         async with Client(world.settings, authorizer=authorizer) as client:
-            await client.subscribe("presence-lobby").subscribed(5)
-            await client.signin().signed_in(5)
+            await client.subscribe("presence-lobby").subscribed(PATIENCE)
+            await client.signin().signed_in(PATIENCE)
             with pytest.raises(Forbidden):
-                await client.subscribe("private-user.2").subscribed(5)
+                await client.subscribe("private-user.2").subscribed(PATIENCE)
     await names["publisher"].close()
 
 

@@ -20,7 +20,7 @@ from antiphon.chat import ChatSession, Entry
 from antiphon.settings import Settings
 
 from .chat.house import PASSWORD
-from .chat.stage import Stage, Told, contents, open_stage, until
+from .chat.stage import Stage, Told, channel, contents, open_stage, until
 
 EXAMPLES: Final = Path(__file__).parent.parent / "examples"
 
@@ -57,7 +57,7 @@ class Program:
         self.process.stdin.close()
 
     async def ended(self) -> int:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             status = await self.process.wait()
             await self._reading
         return status
@@ -111,7 +111,7 @@ async def test_the_bot_answers_each_message_once_also_through_a_cut(
         await stage.session(house.john, settings=_direct(stage)) as john,
         running(stage, "bot.py", house.ali, tmp_path) as bot,
     ):
-        await until(lambda: stage.gate.count("GET /api/conversations$"), 60)
+        await until(lambda: bot.out and stage.gate.count("GET /api/conversations$"), 60)
         wanted = ["You said: are you there"]
         await john.send(house.conversation, "are you there")
         await until(lambda: len(answers(john, house.conversation)) == 1, 60)
@@ -149,6 +149,8 @@ async def test_the_console_shows_what_comes_and_sends_what_is_typed(
         console.type("hello John\n\n   \n")
         await until(lambda: told.said == ["hello John"])
         await room.open()
+        # Who is not there yet is told of no keystroke.
+        await until(lambda: (held := channel(room)) is not None and held.members.count == 2)
         room.keystroke()
         await until(lambda: "(John Doe is typing)" in console.out)
         await room.send("hello Ali")

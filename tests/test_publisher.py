@@ -561,7 +561,7 @@ async def scripted() -> AsyncIterator[Scripted]:
             site = web.TCPSite(runner, "127.0.0.1", 0)
             await site.start()
             port = runner.addresses[0][1]
-            return await stack.enter_async_context(Publisher(settings_for(port), timeout=5))
+            return await stack.enter_async_context(Publisher(settings_for(port), timeout=30))
 
         yield start
 

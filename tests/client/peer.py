@@ -1,12 +1,13 @@
 """The public `FaultServer` as the client's tests use it: with TLS and a short name.
 
 Each connection is a `Dial`. A test either gives a script, which every dial runs through, or takes
-the dials as they come with `await peer.dial()`. Every wait here ends after five seconds.
+the dials as they come with `await peer.dial()`. Every wait here ends after `TIMEOUT` seconds.
 """
 
 from __future__ import annotations
 
 import ssl
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,6 +15,7 @@ import msgspec
 
 from antiphon.settings import Settings
 from antiphon.testing import Dial, FaultServer, Script, event_text, polite
+from tests.server.wire import TIMEOUT
 
 __all__ = [
     "CERTIFICATE",
@@ -32,6 +34,15 @@ CERTIFICATE: Final = Path(__file__).with_name("certificate.pem")
 
 class Peer(FaultServer):
     """A server on a free port, up while its context lasts."""
+
+    def __init__(
+        self,
+        script: Script | Sequence[Script] | None = None,
+        *,
+        timeout: float = TIMEOUT,
+        **options: Any,
+    ) -> None:
+        super().__init__(script, timeout=timeout, **options)
 
     def settings(self, **fields: Any) -> Settings:  # type: ignore[override]
         """What a client needs to dial."""

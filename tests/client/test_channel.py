@@ -21,7 +21,7 @@ from antiphon.errors import (
 )
 from antiphon.protocol.frames import Event
 from antiphon.protocol.presence import Member
-from tests.server.wire import until
+from tests.server.wire import TIMEOUT, until
 
 from .linked import FakeHost, Signer, join, linked, soon
 
@@ -215,7 +215,7 @@ async def test_a_stream_of_a_channel_that_was_left_ends_at_once(channel: Channel
     async def reading() -> list[Event]:
         return [e async for e in channel.stream("e")]
 
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(TIMEOUT):
         assert await reading() == []
 
 

@@ -52,7 +52,7 @@ from antiphon.publisher import Publisher
 from antiphon.server import Server
 from antiphon.settings import App, Settings
 from tests.conftest import Serve
-from tests.server.wire import TEXT, Closed, frame_bytes, until
+from tests.server.wire import TEXT, TIMEOUT, Closed, frame_bytes, until
 
 from .endpoint import Asked, Endpoint
 from .linked import Signer, impatient, join, linked, meet, soon, states, watch
@@ -124,7 +124,7 @@ async def client(connected: MakeClient) -> Client:
 
 async def joined(client: Client, name: str) -> Any:
     channel = client.subscribe(name)
-    await channel.subscribed(5)
+    await channel.subscribed(TIMEOUT)
     return channel
 
 
@@ -250,7 +250,7 @@ async def test_events_are_observed_in_the_order_in_which_things_happen(
 ) -> None:
     seen = watch(client)
     channel = await joined(client, "order")
-    waiter = await later(channel.wait_for("e", timeout=5))
+    waiter = await later(channel.wait_for("e", timeout=TIMEOUT))
     await publisher.trigger("order", "e", {"n": 1})
     event = await waiter
     assert seen == [
@@ -366,7 +366,7 @@ async def test_every_stream_ends_when_the_client_is_closed(server: Server) -> No
     readers = [asyncio.ensure_future(read(stream)) for stream in streams]
     await asyncio.sleep(0)
     await client.close()
-    _, hanging = await asyncio.wait(readers, timeout=2)
+    _, hanging = await asyncio.wait(readers, timeout=TIMEOUT)
     for reader in hanging:
         reader.cancel()
     assert [number for number, reader in enumerate(readers) if reader in hanging] == []
@@ -377,7 +377,7 @@ async def test_a_stream_of_states_tells_the_last_one_before_it_ends(server: Serv
     changes = client.changes()
     await client.connect()
     await client.close()
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(TIMEOUT):
         told = [change.current async for change in changes]
     assert told == [CONNECTING, CONNECTED, DISCONNECTED]
 
@@ -527,7 +527,7 @@ async def test_a_handler_may_use_the_client_it_is_called_by() -> None:
 
         async def asynchronous(_: Event) -> None:
             other = client.subscribe("other")
-            await other.subscribed(5)
+            await other.subscribed(TIMEOUT)
             await client.disconnect()
             done.append("asynchronous")
 
@@ -610,13 +610,13 @@ async def test_members_of_a_presence_channel_see_each_other(connected: MakeClien
     assert isinstance(room, PresenceChannel)
     assert room.members.me == Member("ann", {"name": "Ann"})
     assert room.members.count == 1
-    coming = await later(room.wait_for("pusher:member_added", timeout=5))
+    coming = await later(room.wait_for("pusher:member_added", timeout=TIMEOUT))
     bobs = await joined(bob, "presence-room")
     assert (await coming).data == {"id": "bob", "info": {"name": "Bob"}}
     assert {member.id for member in room.members} == {"ann", "bob"}
     assert {member.id for member in bobs.members} == {"ann", "bob"}
     assert bobs.members.me == Member("bob", {"name": "Bob"})
-    leaving = await later(room.wait_for("pusher:member_removed", timeout=5))
+    leaving = await later(room.wait_for("pusher:member_removed", timeout=TIMEOUT))
     bobs.unsubscribe()
     assert (await leaving).data == {"id": "bob", "info": {"name": "Bob"}}
     assert room.members.get("bob") is None
@@ -643,13 +643,13 @@ async def test_a_second_connection_of_a_user_is_no_second_member(connected: Make
 async def test_client_events_go_both_ways_and_name_their_sender(connected: MakeClient) -> None:
     ann, bob = await connected("ann"), await connected("bob")
     anns, bobs = await joined(ann, "presence-talk"), await joined(bob, "presence-talk")
-    to_bob = await later(bobs.wait_for("client-typing", timeout=5))
+    to_bob = await later(bobs.wait_for("client-typing", timeout=TIMEOUT))
     own: list[Event] = []
     anns.bind("client-typing", own.append)
     anns.trigger("client-typing", {"on": True})
     event = await to_bob
     assert (event.data, event.user_id) == ({"on": True}, "ann")
-    to_ann = await later(anns.wait_for("client-answer", timeout=5))
+    to_ann = await later(anns.wait_for("client-answer", timeout=TIMEOUT))
     bobs.trigger("client-answer")
     event = await to_ann
     assert (event.data, event.user_id) == (None, "bob")
@@ -659,7 +659,7 @@ async def test_client_events_go_both_ways_and_name_their_sender(connected: MakeC
 async def test_client_events_of_private_channels_name_nobody(connected: MakeClient) -> None:
     ann, bob = await connected("ann"), await connected("bob")
     anns, bobs = await joined(ann, "private-talk"), await joined(bob, "private-talk")
-    waiter = await later(bobs.wait_for("client-typing", timeout=5))
+    waiter = await later(bobs.wait_for("client-typing", timeout=TIMEOUT))
     anns.trigger("client-typing", "plain")
     event = await waiter
     assert (event.data, event.user_id) == ("plain", None)
@@ -744,8 +744,8 @@ async def test_a_server_that_is_restarted_is_joined_again_with_fresh_signatures(
     await until(lambda: not channel.is_subscribed)
     assert room.members.count == 0
     async with Server(app, port=port):
-        await channel.subscribed(5)
-        await room.subscribed(5)
+        await channel.subscribed(TIMEOUT)
+        await room.subscribed(TIMEOUT)
         assert client.socket_id not in (None, before)
         assert signer.asked[2:] == [
             ("private-x", client.socket_id),
@@ -954,7 +954,7 @@ async def test_an_error_in_band_does_not_make_a_later_loss_final(code: int) -> N
 
 
 async def test_a_server_that_falls_silent_is_dialled_again_at_once() -> None:
-    async with linked(activity_timeout=0.05, pong_timeout=0.3, connect_timeout=2) as (
+    async with linked(activity_timeout=0.05, pong_timeout=2, connect_timeout=30) as (
         client,
         dial,
         peer,
@@ -979,11 +979,11 @@ async def test_a_quiet_server_that_answers_pings_is_kept() -> None:
         await dial.serve()
 
     async with Peer(script) as peer:
-        options = {"activity_timeout": 0.1, "pong_timeout": 0.3, "connect_timeout": 0.3}
+        options = {"activity_timeout": 0.1, "pong_timeout": 2.0, "connect_timeout": 2.0}
         async with impatient(peer.settings(), **options) as client:
             seen = watch(client)
             with pytest.raises(TimeoutError):
-                async with asyncio.timeout(0.8):
+                async with asyncio.timeout(2.5):
                     await client.wait_closed()
             assert errors(seen) == []
             assert len(peer.dials) == 1
@@ -1077,7 +1077,7 @@ async def test_a_client_that_gave_up_can_be_told_to_connect_again() -> None:
         with pytest.raises(Unreachable):
             await soon(channel.subscribed())
         await soon(client.connect())
-        await channel.subscribed(5)
+        await channel.subscribed(TIMEOUT)
         await client.close()
 
 
@@ -1092,7 +1092,7 @@ async def test_who_waits_for_anything_is_told_that_the_client_has_given_up() -> 
         ]
         await dial.subscribe(accept=False)
         await dial.close(4001)
-        _, hanging = await asyncio.wait(waiters, timeout=2)
+        _, hanging = await asyncio.wait(waiters, timeout=TIMEOUT)
         for waiter in hanging:
             waiter.cancel()
         assert [n for n, waiter in enumerate(waiters) if waiter in hanging] == []
@@ -1178,7 +1178,7 @@ async def test_a_server_that_does_not_greet_is_left(greeting: str) -> None:
         await dial.closed()
 
     async with Peer(script) as peer:
-        error, _ = await failure_of(peer.settings(), connect_timeout=0.05, max_attempts=2)
+        error, _ = await failure_of(peer.settings(), connect_timeout=0.5, max_attempts=2)
         assert isinstance(error, Unreachable)
         assert len(peer.dials) == 2
 
@@ -1232,7 +1232,7 @@ async def test_a_closed_client_leaves_no_task_no_timer_and_no_socket() -> None:
         dial.send_close(1000)
         await soon(closing)
         assert asyncio.all_tasks() == before
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(TIMEOUT):
             await dial.end()
         assert signer.is_closed
         assert client.channels == {}
@@ -1305,7 +1305,7 @@ async def test_closing_ends_an_attempt_to_connect_and_its_socket() -> None:
         await soon(client.close())
         with pytest.raises(ClientClosed):
             await soon(connecting)
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(TIMEOUT):
             await dial.end()
 
 
@@ -1363,7 +1363,7 @@ async def test_a_disconnected_client_keeps_its_channels_and_handlers_for_the_nex
     with pytest.raises(ClientClosed):
         await channel.subscribed(1)
     await client.connect()
-    await channel.subscribed(5)
+    await channel.subscribed(TIMEOUT)
     await publisher.trigger("private-kept", "e", 1)
     await until(lambda: got == [1, 1])
     assert states(seen) == [DISCONNECTED, CONNECTING, CONNECTED]
@@ -1382,7 +1382,7 @@ async def test_connecting_while_disconnecting_connects_again() -> None:
         await again.greet()
         await soon(leaving)
         try:
-            async with asyncio.timeout(2):
+            async with asyncio.timeout(TIMEOUT):
                 await coming
                 assert client.state is CONNECTED
                 assert (await again.subscribe())["channel"] == "news"
@@ -1426,7 +1426,7 @@ async def test_who_waits_is_told_though_the_disconnect_was_cancelled() -> None:
         leaving = await later(client.disconnect())
         leaving.cancel()
         await asyncio.wait([leaving])
-        _, hanging = await asyncio.wait(waiters, timeout=2)
+        _, hanging = await asyncio.wait(waiters, timeout=TIMEOUT)
         await soon(client.close())
         assert [n for n, waiter in enumerate(waiters) if waiter in hanging] == []
 
@@ -1497,7 +1497,7 @@ async def test_a_cancelled_wait_for_a_channel_leaves_nothing(client: Client) -> 
         waiting.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await waiting
-        await channel.subscribed(5)
+        await channel.subscribed(TIMEOUT)
     assert client._host.valve.is_open
 
 
@@ -1663,7 +1663,7 @@ async def test_a_handler_that_is_behind_may_wait_for_an_event_in_any_way(way: st
         for n in range(3):
             dial.send("e", n, "news")
         dial.send("answer", 42, "news")
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(TIMEOUT):
             await until(lambda: got)
         assert got[0].data == 42
 
@@ -1672,7 +1672,7 @@ async def test_a_channel_that_is_joined_and_left_for_days_leaves_nothing_behind(
     async with Peer(polite) as peer, impatient(peer.settings(), authorizer=Signer()) as client:
         for _ in range(50):
             channel = client.subscribe("private-x")
-            await channel.subscribed(5)
+            await channel.subscribed(TIMEOUT)
             channel.unsubscribe()
         gc.collect()
         left = [
@@ -1750,17 +1750,17 @@ async def test_a_backend_signs_channels_for_the_server(
             mine = client.subscribe("private-mine")
             hers = client.subscribe("private-hers")
             room = client.subscribe("presence-http")
-            await mine.subscribed(5)
-            await room.subscribed(5)
+            await mine.subscribed(TIMEOUT)
+            await room.subscribed(TIMEOUT)
             with pytest.raises(Forbidden) as caught:
-                await hers.subscribed(5)
+                await hers.subscribed(TIMEOUT)
             assert caught.value.channel == "private-hers"
-            waiter = await later(mine.wait_for("e", timeout=5))
+            waiter = await later(mine.wait_for("e", timeout=TIMEOUT))
             await publisher.trigger("private-mine", "e", 1)
             await waiter
         async with impatient(settings, token="wrong") as client:
             with pytest.raises(SubscriptionFailed) as failed:
-                await client.subscribe("private-mine").subscribed(5)
+                await client.subscribe("private-mine").subscribed(TIMEOUT)
             assert failed.value.code == 401
 
 
@@ -1776,7 +1776,7 @@ async def test_the_log_tells_what_happens_without_secrets(
     client = impatient(settings, authorizer=SecretAuthorizer(settings))
     await client.connect()
     with pytest.raises(SubscriptionFailed):
-        await client.subscribe("private-x").subscribed(5)
+        await client.subscribe("private-x").subscribed(TIMEOUT)
     await joined(client, "news")
     await client.close()
     assert secret not in caplog.text

@@ -37,7 +37,7 @@ from antiphon.protocol.frames import Event
 from antiphon.publisher import Publisher
 from antiphon.server import Server
 from antiphon.settings import App
-from tests.server.wire import until
+from tests.server.wire import TIMEOUT, until
 
 from .linked import Signer, impatient, join, linked, soon, watch
 from .peer import Dial, Peer
@@ -167,7 +167,7 @@ async def test_a_real_server_passes_on_what_a_publisher_encrypts() -> None:
             Publisher(given) as publisher,
         ):
             channel = client.subscribe(NAME)
-            await channel.subscribed(5)
+            await channel.subscribed(TIMEOUT)
             stream = channel.stream("order", Message)
             await publisher.trigger(NAME, "order", {"id": 5})
             assert await soon(anext(stream)) == Message(5)
@@ -197,7 +197,7 @@ async def test_a_signature_without_a_usable_key_fails_the_channel_and_says_why(
     async with linked(authorizer=giver) as (client, dial, _):
         channel = client.subscribe(NAME)
         with pytest.raises(MalformedAuthResponse, match="shared_secret") as caught:
-            await channel.subscribed(2)
+            await channel.subscribed(TIMEOUT)
         assert caught.value.channel == NAME
         assert channel.state is ChannelState.FAILED
         assert isinstance(secret, str | None) is False or not secret or secret not in str(caught)
@@ -307,7 +307,7 @@ async def test_a_new_connection_may_ask_for_a_key_though_the_old_one_just_has(ti
         again = await peer.dial()
         await again.greet()
         await again.subscribe()
-        await channel.subscribed(5)
+        await channel.subscribed(TIMEOUT)
         giver.give(NEW_KEY)
         stream = channel.stream("e")
         send(again, 2, key=NEW_KEY)
@@ -421,7 +421,7 @@ async def test_what_waited_for_a_key_that_is_refused_afterwards_is_reported() ->
         giver.errors[NAME] = Forbidden("No longer yours.", channel=NAME, code=403)
         giver.free.set()
         with pytest.raises(Forbidden):
-            await channel.subscribed(5)
+            await channel.subscribed(TIMEOUT)
         await until(lambda: isinstance(errors(seen)[-1], DecryptionFailed))
         assert len([e for e in errors(seen) if isinstance(e, DecryptionFailed)]) == 1
         assert client.stats.lag == 0
@@ -480,7 +480,7 @@ async def test_an_event_before_the_channel_is_joined_breaks_nothing() -> None:
         await answered(dial)
         giver.free.set()
         await dial.subscribe()
-        await channel.subscribed(5)
+        await channel.subscribed(TIMEOUT)
         send(dial, 2)
         await until(lambda: got and got[-1] == 2)
 

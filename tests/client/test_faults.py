@@ -69,7 +69,17 @@ from antiphon.protocol.events import Closed as Ended
 from antiphon.protocol.frames import Event
 from antiphon.publisher import Publisher
 from antiphon.settings import Settings
-from tests.server.wire import BINARY, CONTINUATION, PING, PONG, TEXT, Closed, frame_bytes, until
+from tests.server.wire import (
+    BINARY,
+    CONTINUATION,
+    PING,
+    PONG,
+    TEXT,
+    TIMEOUT,
+    Closed,
+    frame_bytes,
+    until,
+)
 
 from .endpoint import SIGNED, Asked, Endpoint
 from .linked import Signer, impatient, join, linked, soon, states, watch
@@ -351,7 +361,7 @@ async def test_a_server_that_falls_silent_is_asked_once_and_left_after_the_pong_
         with pytest.raises(Closed):
             await dial.text()  # nothing but that one ping
 
-    timeouts = {"activity_timeout": 0.1, "pong_timeout": 0.3}
+    timeouts = {"activity_timeout": 0.1, "pong_timeout": 2.0}
     async with Peer([first, polite]) as peer, impatient(peer.settings(), **timeouts) as client:
         seen = watch(client)
         channel = client.subscribe("news")
@@ -385,7 +395,7 @@ async def test_a_server_that_never_answers_a_ping_is_no_reason_for_a_hot_loop() 
         await dial.greet()
         await dial.closed()
 
-    timeouts = {"activity_timeout": 0.02, "pong_timeout": 0.02, "connect_timeout": 2}
+    timeouts = {"activity_timeout": 0.02, "pong_timeout": 0.02, "connect_timeout": 30}
     async with (
         Peer(script) as peer,
         failing(peer, min_delay=0.1, max_delay=0.1, **timeouts) as (
@@ -817,7 +827,7 @@ async def silence(dial: Dial) -> None:
     await dial.end()
 
 
-NO_ANSWER = "did not answer in 0.05 seconds: is a firewall in between?"
+NO_ANSWER = "did not answer in 0.25 seconds: is a firewall in between?"
 
 FAULTS: Final = {
     "hangs up": Fault("hung up instead of answering", hang_up),
@@ -879,12 +889,11 @@ async def test_a_server_that_is_none_is_dialled_ever_less_and_each_time_it_is_to
 ) -> None:
     fault = FAULTS[name]
     async with Peer(fault.script) as peer:
-        timeout = 0.05 if "silence" in name else 5
+        timeout = 0.25 if "silence" in name else 5
         found = await attempts(peer.settings(), fault.words, connect_timeout=timeout)
         assert {type(error) for error in found} == {fault.kind}
         assert {error.code for error in found} == {fault.code}
-        assert len(peer.dials) == DIALS
-        await until(lambda: not open_connections(peer))
+        await until(lambda: len(peer.dials) == DIALS and not open_connections(peer))
 
 
 async def test_a_port_that_refuses_is_dialled_ever_less() -> None:
@@ -908,7 +917,7 @@ async def test_a_tls_handshake_that_fails_is_dialled_ever_less(has_tls: bool, wo
         found = await attempts(peer.settings(scheme="https"), words)
         assert {type(error) for error in found} == {Unreachable}
         if not has_tls:  # with it, asyncio tells the peer of no dial whose handshake failed
-            assert len(peer.dials) == DIALS
+            await until(lambda: len(peer.dials) == DIALS)
 
 
 @contextlib.contextmanager
@@ -928,7 +937,7 @@ def black_hole() -> Iterator[Settings]:
 
 async def test_a_black_hole_is_dialled_ever_less() -> None:
     with black_hole() as settings:
-        found = await attempts(settings, NO_ANSWER, connect_timeout=0.05)
+        found = await attempts(settings, NO_ANSWER, connect_timeout=0.25)
     assert {type(error) for error in found} == {Unreachable}
 
 
@@ -937,7 +946,7 @@ async def test_what_failed_for_long_is_joined_as_soon_as_it_works(name: str) -> 
     async def script(dial: Dial) -> None:
         await (FAULTS[name].script if dial.number <= 5 else polite)(dial)
 
-    timeout = 0.4 if name == "silence" else 5
+    timeout = 1.5 if name == "silence" else 5
     async with Peer(script) as peer, failing(peer, connect_timeout=timeout) as (client, seen):
         channel = client.subscribe("news")
         await soon(client.connect())
@@ -975,7 +984,7 @@ async def test_a_server_that_does_not_greet_is_left_and_dialled_again_after_a_wh
             dial.send_text(first)
         ends.append(await dial.closed())
 
-    timeouts = {"connect_timeout": 0.05 if first is None else 5, "max_attempts": 4}
+    timeouts = {"connect_timeout": 1.0 if first is None else 5, "max_attempts": 4}
     async with Peer(script) as peer, failing(peer, **timeouts) as (client, seen):
         channel = client.subscribe("news")
         with pytest.raises(Unreachable, match=words) as caught:
@@ -1100,7 +1109,7 @@ async def drops(asked: Asked) -> web.StreamResponse:
 
 
 AUTH_FAULTS: Final = {
-    "slow": AuthFault(replies_never, 4, AuthTimeout, None, "did not answer in 0.3 seconds"),
+    "slow": AuthFault(replies_never, 4, AuthTimeout, None, "did not answer in 1 seconds"),
     "401": AuthFault(replies(401), 1, Unauthorized, 401, "log in again"),
     "403": AuthFault(replies(403), 1, Forbidden, 403, "this user may not join it"),
     "419": AuthFault(replies(419), 1, SessionExpired, 419, "session or CSRF token is stale"),
@@ -1129,9 +1138,9 @@ async def test_an_auth_endpoint_that_fails_fails_its_channel_and_no_other(name: 
     async with Endpoint() as endpoint:
         endpoint.answers_with(sign)
         # Slow to try again by itself: each attempt is to be seen alone.
-        timeout = 0.3 if name == "slow" else 5.0
+        timeout = 1.0 if name == "slow" else 5.0
         authorizer = HttpAuthorizer(endpoint.url, timeout=timeout, min_delay=0.001, max_delay=0.002)
-        async with linked(authorizer=authorizer, min_delay=0.2, max_delay=0.2) as (
+        async with linked(authorizer=authorizer, min_delay=1.0, max_delay=1.0) as (
             client,
             dial,
             peer,
@@ -1178,7 +1187,7 @@ async def test_a_thousand_channels_come_back_in_their_order_sixteen_requests_at_
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # All of it takes longer than one channel is waited for; none of them does.
-    monkeypatch.setattr(subscriptions, "ORDER_PATIENCE", 1.0)
+    monkeypatch.setattr(subscriptions, "ORDER_PATIENCE", 3.0)
     dice = random.Random(4)
     delay = 0.0
 
@@ -1204,15 +1213,15 @@ async def test_a_thousand_channels_come_back_in_their_order_sixteen_requests_at_
         async with impatient(settings) as client:
             channels = [client.subscribe(name) for name in names]
             assert [client.subscribe("news").name] == ["news"]
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 await asyncio.gather(*(channel.subscribed() for channel in channels))
             endpoint.asked.clear()
             endpoint.most_at_once = 0
-            delay = 0.04
+            delay = 0.12
             with client.reconnections() as reconnections:
                 seen = watch(client)
                 await peer.dials[0].hang_up()
-                async with asyncio.timeout(30):
+                async with asyncio.timeout(60):
                     reconnected = await anext(reconnections)
             assert set(reconnected.channels) == {*names, "news"}
             assert reconnected.failed == ()
@@ -1290,14 +1299,14 @@ async def flooded(policy: Policy, **options: Any) -> AsyncIterator[tuple[Client,
 
 
 async def test_a_burst_that_pauses_waits_at_the_server_and_arrives_in_order() -> None:
-    timeouts = {"activity_timeout": 0.1, "pong_timeout": 2.0}
+    timeouts = {"activity_timeout": 0.1, "pong_timeout": 4.0}
     async with flooded("pause", **timeouts) as (client, dial, _, slow):
         await until(lambda: not client._host.valve.is_open)
         arrived = slow.arrived
         # The server's pings lie unread behind the events. It hears all the same that this end
         # lives, again and again, and this end does not take what it does not read for silence.
         began = time.monotonic()
-        while time.monotonic() - began < 2.4:
+        while time.monotonic() - began < 4.4:
             assert await dial.event("pusher:ping") == {}
         assert slow.arrived == arrived, "nothing was read meanwhile"
         assert slow.handled == []
@@ -1305,7 +1314,7 @@ async def test_a_burst_that_pauses_waits_at_the_server_and_arrives_in_order() ->
         assert LIMIT <= arrived <= LIMIT + ONE_READ
         slow.free.set()
         dial.send_frame(PING, b"at last")
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             while (await dial.frame()) != (PONG, b"at last"):
                 pass
             await until_slowly(lambda: len(slow.handled) == BURST)
@@ -1327,7 +1336,7 @@ async def answered(dial: Dial) -> None:
     """Ping in both ways, and wait until both are answered."""
     dial.send("pusher:ping", {})
     dial.send_frame(PING, b"now")
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         assert (await dial._read_frame()).payload == b'{"event":"pusher:pong","data":{}}'
         assert await dial._read_frame() == (PONG, b"now")
 
@@ -1438,7 +1447,7 @@ async def test_a_client_whose_machine_slept_for_an_hour_connects_again_at_once(
         (error,) = errors(seen)
         assert isinstance(error, ConnectionLost)
         assert error.code == 4201
-        assert "The server was silent for 3600 seconds" in str(error)
+        assert re.search(r"The server was silent for 36\d\d seconds", str(error))
         assert [wait.seconds for wait in waits(seen)] == [0]
         await dial.end()
         await hears(client, again, "news")
@@ -1469,7 +1478,7 @@ async def test_a_client_that_was_paused_for_long_is_not_taken_for_one_that_slept
 
 
 async def test_a_wall_clock_that_jumps_is_nobodys_business(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with linked(activity_timeout=0.05, pong_timeout=2) as (client, dial, peer):
+    async with linked(activity_timeout=0.05, pong_timeout=30) as (client, dial, peer):
         await join(client, dial, "news")
         real = time.time
         for jump in (86_400.0, -86_400.0):
@@ -1600,7 +1609,7 @@ async def cancelled_after(turns: int, work: Coroutine[Any, Any, Any]) -> bool:
         await asyncio.sleep(0)
     has_ended = task.done()
     task.cancel()
-    await asyncio.wait([task], timeout=5)
+    await asyncio.wait([task], timeout=TIMEOUT)
     assert has_ended or task.cancelled(), "neither ended nor cancelled"
     if has_ended:
         task.result()
@@ -1856,7 +1865,7 @@ async def test_waiting_for_an_event_may_be_cancelled_at_any_turn() -> None:
 
             async def attempt(turns: int, source: Any = source) -> bool:
                 peer.dials[-1].send("e", turns, "news")
-                has_ended = await cancelled_after(turns, source.wait_for("e", timeout=5))
+                has_ended = await cancelled_after(turns, source.wait_for("e", timeout=TIMEOUT))
                 await comes_to(client, peer, STANDING)
                 await hears(client, peer.dials[-1], "news")
                 await comes_to(client, peer, STANDING)

@@ -12,7 +12,7 @@ import pytest
 from antiphon.client.flow import Inbox, Stream, Valve
 from antiphon.errors import ConnectionLost, QueueOverflow
 from antiphon.protocol.frames import Event
-from tests.server.wire import until
+from tests.server.wire import TIMEOUT, until
 
 from .linked import join, linked, soon, watch
 
@@ -353,7 +353,7 @@ async def test_a_second_reader_of_one_stream_is_served_or_refused_but_not_left_h
     inbox.put(2)
     await asyncio.sleep(0)
     stream.close()
-    done, hanging = await asyncio.wait(readers, timeout=1)
+    done, hanging = await asyncio.wait(readers, timeout=TIMEOUT)
     for reader in hanging:
         reader.cancel()
     assert not hanging
@@ -577,7 +577,7 @@ async def test_who_subscribes_in_a_loop_over_a_stream_does_not_wait_for_itself()
         async def loop() -> str:
             async for _ in channel.stream("e", limit=1):
                 other = client.subscribe("other")
-                await other.subscribed(5)
+                await other.subscribed(TIMEOUT)
                 return other.name
             raise AssertionError
 

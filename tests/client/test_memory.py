@@ -17,7 +17,7 @@ from antiphon.chat import MessageSentEvent
 from antiphon.client import Client, HttpAuthorizer
 from antiphon.errors import AntiphonError
 from antiphon.settings import Settings
-from tests.server.wire import until
+from tests.server.wire import TIMEOUT, until
 
 from .linked import impatient, soon
 from .peer import Dial, Peer, event_text, polite
@@ -83,7 +83,7 @@ async def in_use(peer: Peer) -> None:
         client.bind("event", handle)
         client.observe(lambda told: handle(client))
         with channel.stream("event", MessageSentEvent) as stream:
-            await channel.subscribed(5)
+            await channel.subscribed(TIMEOUT)
             peer.dials[-1].send_text(EVENT)
             await soon(arrived.wait())
             await soon(anext(stream))
@@ -95,7 +95,7 @@ async def in_use(peer: Peer) -> None:
 async def lost(peer: Peer) -> None:
     async with impatient(peer.settings()) as client:
         channel = client.subscribe("room")
-        await channel.subscribed(5)
+        await channel.subscribed(TIMEOUT)
         before = len(peer.dials)
         peer.dials[-1].abort()
         await until(lambda: len(peer.dials) > before and channel.is_subscribed)
@@ -114,7 +114,7 @@ async def raising(peer: Peer) -> None:
         channel.bind("event", handle)
         channel.bind("event", handle_later)
         errors = client.errors()
-        await channel.subscribed(5)
+        await channel.subscribed(TIMEOUT)
         peer.dials[-1].send_text(EVENT)
         await soon(anext(errors))
         await soon(anext(errors))
@@ -178,7 +178,9 @@ async def test_a_client_does_not_grow_with_the_events_it_has_received(how: str) 
             await dial.drained()
             await asyncio.sleep(0)
 
-    async with Peer(polite) as peer, Client(peer.settings()) as client:
+    # asyncio keeps a cancelled timer while another, such as the client's next look at the clock, is
+    # due before it.
+    async with Peer(polite, timeout=10) as peer, Client(peer.settings()) as client:
         received = 0
         channel = client.subscribe("room")
 
@@ -193,7 +195,7 @@ async def test_a_client_does_not_grow_with_the_events_it_has_received(how: str) 
         iterating = asyncio.ensure_future(iterate()) if how == "stream" else None
         if iterating is None:
             channel.bind("event", handle, type=MessageSentEvent)
-        await channel.subscribed(5)
+        await channel.subscribed(TIMEOUT)
 
         async def more(count: int) -> tuple[int, int]:
             """Receive so many more; the objects and bytes in use then."""

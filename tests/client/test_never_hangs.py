@@ -30,7 +30,7 @@ from antiphon.errors import (
     Unreachable,
 )
 from antiphon.protocol.frames import Event
-from tests.server.wire import CONTINUATION, PING, TEXT, until
+from tests.server.wire import CONTINUATION, PING, TEXT, TIMEOUT, until
 
 from .linked import FakeHost, Signer, impatient, join, linked, soon, watch
 from .peer import Peer, polite
@@ -92,15 +92,15 @@ class Misfit:
 async def test_an_authorizer_whose_call_raises_is_an_error_of_the_channel_and_of_the_user() -> None:
     async with linked(authorizer=Misfit()) as (client, _, _):
         with pytest.raises(AuthServerError, match="RuntimeError"):
-            await client.subscribe("private-x").subscribed(5)
+            await client.subscribe("private-x").subscribed(TIMEOUT)
         with pytest.raises(AuthServerError, match="RuntimeError"):
-            await client.signin().signed_in(5)
+            await client.signin().signed_in(TIMEOUT)
 
 
 async def test_a_signature_that_no_message_can_carry_is_an_error_of_the_channel() -> None:
     async with linked(authorizer=Misfit(Authorization("k:\ud800"))) as (client, _, _):
         with pytest.raises(MalformedAuthResponse, match="no message can carry"):
-            await client.subscribe("private-x").subscribed(5)
+            await client.subscribe("private-x").subscribed(TIMEOUT)
 
 
 async def test_a_stream_read_in_a_handler_whose_inbox_is_full_does_not_wait_for_itself() -> None:
@@ -145,7 +145,7 @@ async def test_a_sign_in_accepted_of_nobody_is_refused() -> None:
         await dial.event("pusher:signin")
         dial.send("pusher:signin_success", {"user_data": "{}"})
         with pytest.raises(SignInFailed, match="no user"):
-            await user.signed_in(5)
+            await user.signed_in(TIMEOUT)
 
 
 async def test_a_dial_that_fails_at_once_is_told_to_who_connects() -> None:
@@ -264,7 +264,7 @@ async def test_asking_again_and_again_about_a_refused_channel_gathers_nothing() 
         depths = set()
         for _ in range(3):
             with pytest.raises(Exception, match="not yours") as caught:
-                await channel.subscribed(5)
+                await channel.subscribed(TIMEOUT)
             depths.add(len(caught.traceback))
         assert len(depths) == 1
 
@@ -331,7 +331,7 @@ async def test_an_answer_to_what_was_given_up_is_not_that_to_what_is_asked_anew(
         assert second.trigger("client-x", 1).status == "queued"
         signer.free.set()
         await dial.subscribe()
-        await second.subscribed(5)
+        await second.subscribed(TIMEOUT)
 
 
 async def test_who_waits_for_a_channel_is_told_why_though_a_handler_asks_again() -> None:
@@ -346,7 +346,7 @@ async def test_who_waits_for_a_channel_is_told_why_though_a_handler_asks_again()
 
         channel.bind("pusher:subscription_error", again)
         with pytest.raises(Exception, match="not yours"):
-            await channel.subscribed(5)
+            await channel.subscribed(TIMEOUT)
 
 
 async def test_a_client_event_while_the_client_leaves_is_not_told_as_sent() -> None:

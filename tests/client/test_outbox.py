@@ -16,7 +16,7 @@ from antiphon.errors import AntiphonError, QueueOverflow, Refused, SubscriptionF
 from antiphon.protocol.frames import Event
 from antiphon.server import Server
 from antiphon.settings import App
-from tests.server.wire import until
+from tests.server.wire import TIMEOUT, until
 
 from .linked import FakeHost, Signer, impatient, join, linked, meet, part, soon, watch
 from .peer import Peer
@@ -205,10 +205,10 @@ async def test_a_real_server_takes_all_that_is_sent_though_it_is_much_at_once() 
             for name in ("private-a", "private-b"):
                 channel = receiver.subscribe(name)
                 channel.bind("client-x", lambda e: got.append((e.channel or "", e.data)))
-                await channel.subscribed(5)
+                await channel.subscribed(TIMEOUT)
             channels = [sender.subscribe(name) for name in ("private-a", "private-b")]
             for channel in channels:
-                await channel.subscribed(5)
+                await channel.subscribed(TIMEOUT)
             results = [channel.trigger("client-x", n) for n in range(6) for channel in channels]
             assert [r.status for r in results] == ["sent"] * 10 + ["queued"] * 2
             await until(lambda: len(got) == 12)
@@ -244,7 +244,7 @@ async def test_events_wait_through_a_reconnection_and_are_paced_after_it(time: T
         }
         await again.greet()
         await again.subscribe()
-        await channel.subscribed(5)
+        await channel.subscribed(TIMEOUT)
         assert [(await again.message())["data"] for _ in range(6)] == list(range(4, 10))
         again.send("pusher:ping")
         assert (await again.message())["event"] == "pusher:pong", "the others keep to the rate"
@@ -352,7 +352,7 @@ async def test_a_channel_that_is_refused_takes_nothing_and_says_why() -> None:
     async with linked(authorizer=signer) as (client, _, _):
         channel = client.subscribe("private-x")
         with pytest.raises(SubscriptionFailed):
-            await channel.subscribed(5)
+            await channel.subscribed(TIMEOUT)
         result = channel.trigger("client-x", 1)
         assert result.status == "refused"
         assert result.reason == "private-x is refused: private-x is not yours."

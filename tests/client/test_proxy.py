@@ -160,7 +160,7 @@ async def failure(caplog: pytest.LogCaptureFixture, **options: Any) -> str:
     """Why a client does not connect; neither there nor in the log is a secret."""
     caplog.set_level(logging.DEBUG)
     async with Peer() as peer:
-        client = impatient(peer.settings(), **{"max_attempts": 1, "connect_timeout": 1, **options})
+        client = impatient(peer.settings(), **{"max_attempts": 1, "connect_timeout": 10, **options})
         seen = watch(client)
         with pytest.raises(Unreachable) as caught:
             await soon(client.connect())

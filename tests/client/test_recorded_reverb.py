@@ -32,7 +32,7 @@ from antiphon.protocol.events import Closed as Ended
 from antiphon.protocol.events import Connected
 from antiphon.protocol.frames import Event
 from tests.protocol.recordings import FROM_CLIENT, FROM_SERVER, Line, Replay, lines, names
-from tests.server.wire import PING, PONG, Closed, until
+from tests.server.wire import PING, PONG, TIMEOUT, Closed, until
 
 from .linked import Signer, impatient, soon, states, watch
 from .peer import Dial, Peer, polite
@@ -207,11 +207,11 @@ async def test_reverbs_4009_without_a_channel_fails_the_pending_one_and_no_other
     async with hearing(said) as (client, peer):
         await soon(client.connect())
         good = client.subscribe("private-x")
-        await good.subscribed(5)
+        await good.subscribed(TIMEOUT)
         seen = watch(client)
         bad = client.subscribe("private-y")
         with pytest.raises(SubscriptionFailed, match="Connection is unauthorized") as caught:
-            await bad.subscribed(5)
+            await bad.subscribed(TIMEOUT)
         assert (caught.value.channel, caught.value.code) == ("private-y", 4009)
         assert errors(seen) == [caught.value]
         assert bad.state is ChannelState.FAILED
@@ -226,7 +226,7 @@ async def test_soketis_refusal_names_the_channel() -> None:
         await soon(client.connect())
         for name in ("private-x", "private-y", "private-z"):
             with pytest.raises(SubscriptionFailed, match="unauthorized") as caught:
-                await client.subscribe(name).subscribed(5)
+                await client.subscribe(name).subscribed(TIMEOUT)
             assert (caught.value.channel, caught.value.code) == (name, 401)
         assert len(peer.dials) == 1
 
@@ -240,7 +240,7 @@ async def test_reverbs_members_may_have_numbers_for_ids_and_a_list_for_a_hash() 
         for name in ("presence-int", "presence-zero", "presence-seq"):
             room = client.subscribe(name)
             assert isinstance(room, PresenceChannel)
-            await room.subscribed(5)
+            await room.subscribed(TIMEOUT)
             rooms[name] = room
         await until(lambda: rooms["presence-seq"].members.count == 2)
         assert {name: {m.id: m.info for m in room.members} for name, room in rooms.items()} == {
@@ -259,7 +259,7 @@ async def test_reverbs_4200_for_a_member_without_info_fails_that_channel() -> No
         await soon(client.connect())
         room = client.subscribe("presence-noinfo")
         with pytest.raises(SubscriptionFailed) as caught:
-            await room.subscribed(5)
+            await room.subscribed(TIMEOUT)
         assert caught.value.code == 4200
         assert len(peer.dials) == 1
 
@@ -369,7 +369,7 @@ async def test_soketis_events_have_data_of_every_kind() -> None:
         await soon(client.connect())
         seen = watch(client)
         channel = client.subscribe("pub-f")
-        await channel.subscribed(5)
+        await channel.subscribed(TIMEOUT)
         expected = {"plain": "just text", "json": {"a": 1}, "object": {"a": 1}, "array": [1, 2]}
         await until(lambda: any(e.name == "number" for e in events(seen)))
         got = {e.name: e.data for e in events(seen)}

@@ -20,7 +20,7 @@ from antiphon.client.clock import monotonic
 from antiphon.client.host import Host
 from antiphon.client.roll import Roll
 from antiphon.errors import AuthServerError
-from tests.server.wire import until
+from tests.server.wire import TIMEOUT, until
 
 from .linked import Signer, impatient, join, linked, meet, part, soon, watch
 from .peer import Dial, Peer
@@ -219,7 +219,7 @@ async def test_a_channel_that_is_refused_for_the_moment_does_not_hold_the_others
         assert reconnections(seen)[0].failed == ("private-x",)
         signer.errors.clear()
         await again.subscribe()
-        await channel.subscribed(5)
+        await channel.subscribed(TIMEOUT)
         assert len(reconnections(seen)) == 1, "and is told of by itself"
         assert Subscribed("private-x") in seen
 

@@ -25,7 +25,7 @@ from antiphon.client.host import Host
 from antiphon.client.source import EventSource
 from antiphon.errors import ClientClosed, ConnectionLost, PayloadInvalid
 from antiphon.protocol.frames import Event
-from tests.server.wire import until
+from tests.server.wire import TIMEOUT, until
 
 from .linked import Signer, join, linked, soon, watch
 from .peer import Dial
@@ -65,7 +65,7 @@ async def _user(client: Client, dial: Dial) -> tuple[EventSource, str]:
     sent = await dial.event("pusher:signin")
     dial.send("pusher:signin_success", {"user_data": sent["user_data"]})
     await dial.event("pusher:subscribe")
-    await user.signed_in(5)
+    await user.signed_in(TIMEOUT)
     return user, MINE
 
 
@@ -139,11 +139,13 @@ async def test_callers_see_the_types_they_asked_for() -> None:
         async def typed() -> None:
             assert_type(await channel.wait_for("e"), Event)
             assert_type(await channel.wait_for("e", Order), Order)
-            assert_type(await client.wait_for("e", Typing, timeout=1.0), Typing)
+            assert_type(await client.wait_for("e", Typing, timeout=TIMEOUT), Typing)
 
         waiting = asyncio.ensure_future(typed())
+        served: set[Any] = set()
         for data in ({"id": 1}, {"id": 1}, {"user": "Ann"}):
-            await asyncio.sleep(0.01)
+            await until(lambda: (channel._waiters | client._waiters) - served)  # noqa: B023
+            served |= channel._waiters | client._waiters
             dial.send("e", data, "news")
         await soon(waiting)
 

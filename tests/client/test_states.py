@@ -15,7 +15,8 @@ from antiphon.protocol.frames import Event
 from antiphon.publisher import Publisher
 from antiphon.server import Server
 from antiphon.settings import App
-from tests.server.wire import until
+from tests.server.cluster import free_port
+from tests.server.wire import TIMEOUT, until
 
 from .linked import impatient, join, linked, meet, part, soon, states, watch
 from .peer import Dial, Peer
@@ -197,15 +198,15 @@ async def test_closing_while_a_dial_is_begun_anew_closes() -> None:
 
 
 async def test_retrying_now_when_nobody_listens_tries_at_once() -> None:
-    async with Peer() as peer:
-        settings = peer.settings()
+    peer = Peer(port=free_port())
+    settings = peer.settings()
     client = impatient(settings, min_delay=60, max_delay=60)
     seen = watch(client)
     connecting = asyncio.ensure_future(client.connect())
     for attempts in range(1, 4):
         await until(lambda n=attempts: len(waits(seen)) == n)  # type: ignore[misc]
         client.retry_now()
-    async with Peer(port=settings.port) as peer:
+    async with peer:
         await until(lambda: len(waits(seen)) >= 4 or peer.dials)
         if not peer.dials:
             client.retry_now()
@@ -255,7 +256,7 @@ async def test_what_is_published_to_others_does_not_come_back() -> None:
             for name, client in (("one", one), ("other", other)):
                 channel = client.subscribe("private-x")
                 channel.bind_all(partial(note, got[name]))
-                await channel.subscribed(5)
+                await channel.subscribed(TIMEOUT)
             await publisher.trigger("private-x", "mine", 1, socket_id=one.to_others["X-Socket-ID"])
             await publisher.trigger("private-x", "all", 1)
             await until(lambda: "all" in got["one"] and "all" in got["other"])

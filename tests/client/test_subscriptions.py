@@ -22,7 +22,7 @@ from antiphon.errors import (
     Unauthorized,
 )
 from antiphon.protocol.frames import Event
-from tests.server.wire import until
+from tests.server.wire import TIMEOUT, until
 
 from .linked import Signer, impatient, join, linked, meet, soon, watch
 from .peer import Dial, Peer, polite
@@ -44,7 +44,7 @@ async def test_a_public_channel_is_asked_for_without_a_signature() -> None:
         channel = client.subscribe("news")
         assert channel.state is ChannelState.PENDING
         assert await dial.subscribe() == {"channel": "news"}
-        await channel.subscribed(5)
+        await channel.subscribed(TIMEOUT)
 
 
 async def test_a_private_channel_is_asked_for_with_a_signature_for_this_socket() -> None:
@@ -55,7 +55,7 @@ async def test_a_private_channel_is_asked_for_with_a_signature_for_this_socket()
             "channel": "private-x",
             "auth": f"k:signed-{client.socket_id}-private-x",
         }
-        await channel.subscribed(5)
+        await channel.subscribed(TIMEOUT)
         assert signer.asked == [("private-x", client.socket_id)]
 
 
@@ -66,7 +66,7 @@ async def test_a_presence_channel_is_asked_for_with_its_user_exactly_as_signed()
         assert isinstance(channel, PresenceChannel)
         assert (await dial.subscribe(accept=False))["channel_data"] == signed
         dial.accept("presence-x", {"presence": {"ids": [7], "hash": {"7": None}, "count": 1}})
-        await channel.subscribed(5)
+        await channel.subscribed(TIMEOUT)
         assert channel.members.my_id == "7"
         assert channel.members.me is not None
 
@@ -80,7 +80,7 @@ async def test_channels_held_before_there_is_a_connection_are_asked_for_when_it_
         dial = await meet(client, peer)
         assert [(await dial.subscribe())["channel"] for _ in names] == names
         for channel in channels:
-            await channel.subscribed(5)
+            await channel.subscribed(TIMEOUT)
         closing = asyncio.ensure_future(client.close())
         await dial.hang_up()
         await soon(closing)
@@ -213,7 +213,7 @@ async def test_leaving_and_coming_back_while_the_signature_is_made_asks_once() -
             message = await dial.message()
         assert message["event"] == "pusher:subscribe"
         dial.accept("private-x")
-        await channel.subscribed(5)
+        await channel.subscribed(TIMEOUT)
         dial.send("pusher:ping")
         assert (await dial.message())["event"] == "pusher:pong", "nothing is asked for twice"
 
@@ -237,9 +237,9 @@ async def test_a_channel_the_authorizer_refuses_fails_alone() -> None:
         bad = client.subscribe("private-x")
         good = client.subscribe("private-y")
         assert (await dial.subscribe())["channel"] == "private-y"
-        await good.subscribed(5)
+        await good.subscribed(TIMEOUT)
         with pytest.raises(AuthorizationFailed) as caught:
-            await bad.subscribed(5)
+            await bad.subscribed(TIMEOUT)
         assert bad.state is ChannelState.FAILED
         assert bad.error is caught.value
         assert failures_of(seen) == [caught.value], "told once"
@@ -256,7 +256,7 @@ async def test_an_authorizer_that_breaks_is_a_failure_of_its_channel_and_no_more
     async with linked(authorizer=signer) as (client, dial, _):
         bad = client.subscribe("private-x")
         with pytest.raises(SubscriptionFailed, match="ZeroDivisionError") as caught:
-            await bad.subscribed(5)
+            await bad.subscribed(TIMEOUT)
         assert isinstance(caught.value.__cause__, ZeroDivisionError)
         assert caught.value.channel == "private-x"
         await join(client, dial, "private-y")
@@ -275,7 +275,7 @@ async def test_an_authorizer_that_is_cancelled_from_within_is_a_failure_of_its_c
     async with linked(authorizer=Breaking()) as (client, dial, _):
         bad = client.subscribe("private-x")
         with pytest.raises(SubscriptionFailed):
-            await bad.subscribed(2)
+            await bad.subscribed(TIMEOUT)
         await join(client, dial, "private-y")
 
 
@@ -287,7 +287,7 @@ async def test_a_channel_the_server_refuses_fails_alone() -> None:
         data = {"type": "AuthError", "error": "The signature is not valid", "status": 401}
         dial.send("pusher:subscription_error", data, "private-x")
         with pytest.raises(SubscriptionFailed, match="The signature is not valid") as caught:
-            await bad.subscribed(5)
+            await bad.subscribed(TIMEOUT)
         assert caught.value.code == 401
         assert [name for name, _, _ in events_of(seen)] == ["pusher:subscription_error"]
         await join(client, dial, "private-y")
@@ -299,7 +299,7 @@ async def test_a_refused_channel_is_left_without_telling_the_server() -> None:
     async with linked(authorizer=signer) as (client, dial, _):
         bad = client.subscribe("private-x")
         with pytest.raises(AuthorizationFailed):
-            await bad.subscribed(5)
+            await bad.subscribed(TIMEOUT)
         bad.unsubscribe()
         client.subscribe("news")
         assert (await dial.subscribe())["channel"] == "news"
@@ -338,7 +338,7 @@ async def test_every_channel_is_asked_for_again_with_a_signature_for_the_new_soc
             if data["channel"] != "news":
                 assert data["auth"] == f"k:signed-{second}-{data['channel']}"
         for channel in channels:
-            await channel.subscribed(5)
+            await channel.subscribed(TIMEOUT)
         assert second != first
         assert signer.asked == [
             ("private-x", first),
@@ -362,7 +362,7 @@ async def test_a_signature_that_comes_too_late_is_not_used_on_the_next_connectio
         signer.free.set()
         data = await again.subscribe()
         assert data["auth"] == f"k:signed-{second}-private-x"
-        await channel.subscribed(5)
+        await channel.subscribed(TIMEOUT)
         again.send("pusher:ping")
         await again.event("pusher:pong")
 
@@ -386,7 +386,7 @@ async def test_signatures_nobody_needs_any_more_do_not_hold_up_the_next_connecti
         again = await peer.dial()
         await again.greet()
         try:
-            async with asyncio.timeout(2):
+            async with asyncio.timeout(TIMEOUT):
                 await again.subscribe()
         finally:
             stuck.set()
@@ -398,7 +398,7 @@ async def test_a_channel_that_was_refused_is_tried_again_on_the_next_connection(
     async with linked(authorizer=signer) as (client, dial, peer):
         channel = client.subscribe("private-x")
         with pytest.raises(AuthorizationFailed):
-            await channel.subscribed(5)
+            await channel.subscribed(TIMEOUT)
         signer.errors.clear()
         await dial.hang_up()
         again = await peer.dial()
@@ -406,7 +406,7 @@ async def test_a_channel_that_was_refused_is_tried_again_on_the_next_connection(
         assert channel.error is None
         await again.greet()
         await again.subscribe()
-        await channel.subscribed(5)
+        await channel.subscribed(TIMEOUT)
 
 
 async def test_a_channel_that_was_refused_is_tried_again_when_it_is_asked_for_again() -> None:
@@ -415,11 +415,11 @@ async def test_a_channel_that_was_refused_is_tried_again_when_it_is_asked_for_ag
     async with linked(authorizer=signer) as (client, dial, _):
         channel = client.subscribe("private-x")
         with pytest.raises(AuthorizationFailed):
-            await channel.subscribed(5)
+            await channel.subscribed(TIMEOUT)
         signer.errors.clear()
         assert client.subscribe("private-x") is channel
         await dial.subscribe()
-        await channel.subscribed(5)
+        await channel.subscribed(TIMEOUT)
 
 
 async def test_handlers_outlive_the_connection() -> None:
@@ -461,11 +461,11 @@ async def test_a_thousand_channels_come_back() -> None:
         names = [f"{'private-' if n % 2 else ''}{n}" for n in range(1000)]
         channels = [client.subscribe(name) for name in names]
         for channel in channels:
-            await channel.subscribed(5)
+            await channel.subscribed(TIMEOUT)
         first[0].abort()
         await until(lambda: not channels[-1].is_subscribed)
         for channel in channels:
-            await channel.subscribed(5)
+            await channel.subscribed(TIMEOUT)
         assert signer.most_at_once <= 16
         assert len(signer.asked) == 1000
 
@@ -480,7 +480,7 @@ async def test_a_subscription_is_told_before_its_event() -> None:
         channel = client.subscribe("news")
         channel.bind("pusher:subscription_succeeded", got.append)
         await dial.subscribe()
-        await channel.subscribed(5)
+        await channel.subscribed(TIMEOUT)
         kinds = [o for o in seen if isinstance(o, Subscribed | Event)]
         assert kinds[0] == Subscribed("news")
         assert kinds[1] == got[0]
@@ -497,7 +497,7 @@ async def test_members_who_come_and_go_are_told_in_pushers_own_words() -> None:
         await dial.subscribe(accept=False)
         members = {"ids": ["1", "2"], "hash": {"1": {"name": "Ann"}, "2": None}, "count": 2}
         dial.accept("presence-x", {"presence": members})
-        await channel.subscribed(5)
+        await channel.subscribed(TIMEOUT)
         dial.send("pusher_internal:member_added", {"user_id": 3, "user_info": [1]}, "presence-x")
         dial.send("pusher_internal:member_removed", {"user_id": "2"}, "presence-x")
         dial.send("pusher_internal:member_removed", {"user_id": "99"}, "presence-x")
@@ -613,7 +613,7 @@ async def test_a_signature_that_takes_too_long_is_overtaken_and_the_others_keep_
         signer.turn(names[0]).set()
         assert {(await dial.subscribe())["channel"] for _ in range(2)} == {names[0], names[2]}
         for channel in channels:
-            await channel.subscribed(5)
+            await channel.subscribed(TIMEOUT)
 
 
 async def test_who_stands_behind_the_last_signed_one_still_keeps_the_order(
@@ -694,7 +694,7 @@ async def test_an_authorizer_that_answers_something_else_is_a_failure_of_its_cha
     async with linked(authorizer=Odd()) as (client, dial, _):
         bad = client.subscribe("private-x")
         with pytest.raises(MalformedAuthResponse, match="no Authorization") as caught:
-            await bad.subscribed(2)
+            await bad.subscribed(TIMEOUT)
         assert caught.value.channel == "private-x"
         assert "k:sig" not in str(caught.value)
         await join(client, dial, "private-y")
@@ -710,7 +710,7 @@ async def test_an_authorizer_that_names_another_channel_fails_the_one_it_was_ask
         good = await join(client, dial, "private-y")
         bad = client.subscribe("private-x")
         with pytest.raises(AuthorizationFailed, match="Not yours"):
-            await bad.subscribed(2)
+            await bad.subscribed(TIMEOUT)
         assert bad.state is ChannelState.FAILED
         assert good.is_subscribed
 
@@ -721,7 +721,7 @@ async def test_an_error_of_antiphon_that_is_not_about_channels_is_one_of_the_cha
     async with linked(authorizer=signer) as (client, _, _):
         bad = client.subscribe("private-x")
         with pytest.raises(SubscriptionFailed, match="Signing needs app_secret") as caught:
-            await bad.subscribed(2)
+            await bad.subscribed(TIMEOUT)
         assert caught.value.channel == "private-x"
         assert isinstance(caught.value.__cause__, SettingsError)
 
@@ -751,7 +751,7 @@ async def test_a_channel_that_is_refused_for_the_moment_is_asked_for_again_by_it
         assert {o.temporary for o in failures_of(seen)} == {True}
         signer.errors.clear()
         await dial.subscribe()
-        await channel.subscribed(5)
+        await channel.subscribed(TIMEOUT)
         assert channel.error is None
         assert set(signer.asked) == {("private-x", client.socket_id)}
 
@@ -765,7 +765,7 @@ async def test_a_channel_the_server_refuses_for_the_moment_is_asked_for_again(na
             error = {"type": "LimitReached", "error": "Full", "status": 4100}
             dial.send("pusher:subscription_error", error, name)
         await dial.subscribe()
-        await channel.subscribed(5)
+        await channel.subscribed(TIMEOUT)
 
 
 @pytest.mark.parametrize(
@@ -785,7 +785,7 @@ async def test_a_channel_that_is_refused_for_good_is_not_asked_for_again_by_itse
     async with linked(authorizer=signer, min_delay=0.0, max_delay=0.0) as (client, dial, peer):
         channel = client.subscribe("private-x")
         with pytest.raises(AuthorizationFailed):
-            await channel.subscribed(5)
+            await channel.subscribed(TIMEOUT)
         # One refused for the moment goes through several rounds meanwhile.
         signer.errors["private-y"] = AuthTimeout("Late.", channel="private-y")
         client.subscribe("private-y").bind("pusher:subscription_error", lambda e: None)
@@ -799,7 +799,7 @@ async def test_a_channel_that_is_refused_for_good_is_not_asked_for_again_by_itse
             "private-x",
             "private-y",
         }
-        await channel.subscribed(5)
+        await channel.subscribed(TIMEOUT)
 
 
 async def test_a_channel_the_server_refuses_for_good_is_not_asked_for_again_by_itself() -> None:
@@ -808,13 +808,13 @@ async def test_a_channel_the_server_refuses_for_good_is_not_asked_for_again_by_i
         await dial.subscribe(accept=False)
         dial.send("pusher:subscription_error", {"error": "No", "status": 403}, "news")
         with pytest.raises(SubscriptionFailed):
-            await channel.subscribed(5)
+            await channel.subscribed(TIMEOUT)
         other = client.subscribe("other")
         for _ in range(5):
             assert (await dial.subscribe(accept=False))["channel"] == "other"
             dial.send("pusher:subscription_error", {"error": "Full", "status": 4100}, "other")
         assert (await dial.subscribe())["channel"] == "other"
-        await other.subscribed(5)
+        await other.subscribed(TIMEOUT)
         assert channel.state is ChannelState.FAILED
 
 
@@ -871,11 +871,11 @@ async def test_subscribing_again_does_not_wait_for_the_next_attempt() -> None:
     async with linked(authorizer=signer, min_delay=60.0, max_delay=60.0) as (client, dial, _):
         channel = client.subscribe("private-x")
         with pytest.raises(AuthTimeout):
-            await channel.subscribed(5)
+            await channel.subscribed(TIMEOUT)
         signer.errors.clear()
         assert client.subscribe("private-x") is channel
         await dial.subscribe()
-        await channel.subscribed(5)
+        await channel.subscribed(TIMEOUT)
 
 
 async def test_attempts_for_a_channel_are_ever_further_apart_until_one_succeeds(
@@ -899,11 +899,11 @@ async def test_attempts_for_a_channel_are_ever_further_apart_until_one_succeeds(
             await dial.subscribe(accept=False)
             dial.send("pusher:subscription_error", {"error": "Full", "status": 4100}, "news")
         await dial.subscribe()
-        await channel.subscribed(5)
+        await channel.subscribed(TIMEOUT)
         assert delays == [0.002, 0.004, 0.008, 0.016, 0.02, 0.02]
         dial.send("pusher:subscription_error", {"error": "Full", "status": 4100}, "news")
         await dial.subscribe()
-        await channel.subscribed(5)
+        await channel.subscribed(TIMEOUT)
         assert delays[-1] == 0.002, "success begins anew"
 
 
@@ -924,4 +924,4 @@ async def test_a_lost_connection_ends_the_attempts_and_the_next_begins_anew() ->
         signer.errors.clear()
         await again.greet()
         await again.subscribe()
-        await channel.subscribed(5)
+        await channel.subscribed(TIMEOUT)

@@ -21,7 +21,7 @@ from antiphon.errors import Unreachable
 from antiphon.protocol.frames import Event
 from antiphon.server import Server
 from antiphon.settings import App
-from tests.server.wire import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, until
+from tests.server.wire import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, TIMEOUT, until
 
 from .linked import soon
 from .peer import Dial, Peer, server_tls, trusting_tls
@@ -403,7 +403,7 @@ async def test_a_dial_that_is_cancelled_lets_go_of_its_socket_at_once(step: str)
         with pytest.raises(asyncio.CancelledError):
             await dialling
         if step != "connecting":
-            async with asyncio.timeout(2):
+            async with asyncio.timeout(TIMEOUT):
                 await end.end()
 
 
@@ -664,7 +664,7 @@ async def test_a_link_that_does_not_read_sees_the_answer_to_its_goodbye() -> Non
         line.link.close(1000)
         await line.peer.closed()
         line.peer.send_close(1000)
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(TIMEOUT):
             await line.ended()
 
 

@@ -34,7 +34,8 @@ from antiphon.protocol.frames import Event
 from antiphon.publisher import Publisher
 from antiphon.server import Server
 from antiphon.settings import App
-from tests.server.wire import until
+from tests.server.cluster import free_port
+from tests.server.wire import TIMEOUT, until
 
 from .linked import Signer, impatient, join, linked, meet, part, soon, watch
 from .peer import Dial, Peer
@@ -78,7 +79,7 @@ async def welcome(dial: Dial) -> dict[str, Any]:
 async def signed_in(client: Client, dial: Dial) -> User:
     user = client.signin()
     await welcome(dial)
-    await user.signed_in(5)
+    await user.signed_in(TIMEOUT)
     return user
 
 
@@ -111,7 +112,7 @@ async def test_a_user_signs_in_with_what_the_authenticator_signed_and_as_it_was_
             "auth": f"k:user-{client.socket_id}",
             "user_data": '{"id":"7","user_info":{"name":"Ann"}}',
         }
-        await user.signed_in(5)
+        await user.signed_in(TIMEOUT)
         assert (user.id, user.channel) == ("7", MINE)
         assert user.data == {"id": "7", "user_info": {"name": "Ann"}}
         assert user.state is ChannelState.SUBSCRIBED
@@ -145,7 +146,7 @@ async def test_who_signs_in_before_there_is_a_connection_is_signed_in_when_it_st
         user = client.signin()
         dial = await meet(client, peer)
         await welcome(dial)
-        await user.signed_in(5)
+        await user.signed_in(TIMEOUT)
         await part(client, peer)
 
 
@@ -214,7 +215,7 @@ async def test_each_new_connection_signs_in_anew_with_its_own_socket_id() -> Non
         await until(lambda: user.state is ChannelState.PENDING)
         second = await again.greet()
         assert (await welcome(again))["auth"] == f"k:user-{second}"
-        await user.signed_in(5)
+        await user.signed_in(TIMEOUT)
         assert passport.signed_in == ["1.1", second]
         assert second != "1.1"
 
@@ -231,7 +232,7 @@ async def test_a_signature_of_the_old_connection_is_not_used_on_the_new_one() ->
         await until(lambda: len(passport.signed_in) == 2)
         passport.free.set()
         assert (await welcome(again))["auth"] == f"k:user-{second}"
-        await user.signed_in(5)
+        await user.signed_in(TIMEOUT)
         await quiet(again)
 
 
@@ -247,7 +248,7 @@ async def test_an_authenticator_that_refuses_is_told_to_who_waits_and_who_watche
         told: list[Any] = []
         user.bind("pusher:signin_error", lambda e: told.append(e.data))
         with pytest.raises(Forbidden) as caught:
-            await user.signed_in(5)
+            await user.signed_in(TIMEOUT)
         assert caught.value is passport.error
         assert user.error is caught.value
         assert user.state is ChannelState.FAILED
@@ -262,7 +263,7 @@ async def test_an_authenticator_that_breaks_is_a_failed_sign_in_and_keeps_its_se
     async with linked(authorizer=passport) as (client, dial, _):
         user = client.signin()
         with pytest.raises(AuthServerError, match="ZeroDivisionError") as caught:
-            await user.signed_in(5)
+            await user.signed_in(TIMEOUT)
         assert "s3cret" not in str(caught.value)
         assert caught.value.__cause__ is passport.error
         assert caught.value.channel == ""
@@ -274,7 +275,7 @@ async def test_an_authenticator_that_is_cancelled_from_within_is_a_failed_sign_i
     passport.error = asyncio.CancelledError()
     async with linked(authorizer=passport) as (client, _, _):
         with pytest.raises(AuthServerError):
-            await client.signin().signed_in(5)
+            await client.signin().signed_in(TIMEOUT)
 
 
 @pytest.mark.parametrize("answer", [{"auth": "k:x", "user_data": "{}"}, "k:x", 1, [None]])
@@ -285,7 +286,7 @@ async def test_an_authenticator_that_answers_something_else_is_a_failed_sign_in(
     passport.answer = answer
     async with linked(authorizer=passport) as (client, dial, _):
         with pytest.raises(MalformedAuthResponse, match="Authentication") as caught:
-            await client.signin().signed_in(2)
+            await client.signin().signed_in(TIMEOUT)
         assert "k:x" not in str(caught.value)
         await join(client, dial, "news")
 
@@ -298,7 +299,7 @@ async def test_a_server_that_does_not_know_signing_in_fails_it_and_nothing_else(
         await dial.event("pusher:signin")
         dial.error(4200, "Invalid message format")  # Reverb's answer
         with pytest.raises(SignInFailed, match="Invalid message format") as caught:
-            await user.signed_in(5)
+            await user.signed_in(TIMEOUT)
         assert caught.value.code == 4200
         assert (await soon(told)).data["status"] == 4200
         assert errors_of(seen, SignInFailed) == [caught.value]
@@ -315,7 +316,7 @@ async def test_a_server_that_closes_upon_a_sign_in_refuses_the_client_and_says_s
             await soon(waiting)
         assert client.state is ConnectionState.FAILED
         with pytest.raises(Refused):
-            await user.signed_in(5)
+            await user.signed_in(TIMEOUT)
 
 
 async def test_a_sign_in_that_failed_is_tried_again_when_it_is_asked_for_again() -> None:
@@ -324,13 +325,13 @@ async def test_a_sign_in_that_failed_is_tried_again_when_it_is_asked_for_again()
     async with linked(authorizer=passport) as (client, dial, _):
         user = client.signin()
         with pytest.raises(AuthorizationFailed):
-            await user.signed_in(5)
+            await user.signed_in(TIMEOUT)
         passport.error = None
         assert client.signin() is user
         assert user.state is ChannelState.PENDING
         assert user.error is None
         await welcome(dial)
-        await user.signed_in(5)
+        await user.signed_in(TIMEOUT)
 
 
 async def test_a_handler_of_the_failure_may_try_again() -> None:
@@ -345,7 +346,7 @@ async def test_a_handler_of_the_failure_may_try_again() -> None:
 
         user.bind("pusher:signin_error", retry)
         await welcome(dial)
-        await user.signed_in(5)
+        await user.signed_in(TIMEOUT)
 
 
 async def test_a_sign_in_that_failed_is_tried_again_on_the_next_connection() -> None:
@@ -354,13 +355,13 @@ async def test_a_sign_in_that_failed_is_tried_again_on_the_next_connection() -> 
     async with linked(authorizer=passport) as (client, dial, peer):
         user = client.signin()
         with pytest.raises(AuthorizationFailed):
-            await user.signed_in(5)
+            await user.signed_in(TIMEOUT)
         passport.error = None
         await dial.hang_up()
         again = await peer.dial()
         await again.greet()
         await welcome(again)
-        await user.signed_in(5)
+        await user.signed_in(TIMEOUT)
 
 
 async def test_who_waits_for_a_sign_in_waits_no_longer_than_asked() -> None:
@@ -383,7 +384,7 @@ async def test_a_server_that_refuses_the_users_own_channel_is_reported() -> None
         await until(lambda: errors_of(seen, SubscriptionFailed))
         (error,) = errors_of(seen, SubscriptionFailed)
         assert error.channel == MINE
-        await user.signed_in(5)
+        await user.signed_in(TIMEOUT)
 
 
 # Events for this user
@@ -604,7 +605,7 @@ async def test_a_client_that_was_disconnected_signs_in_again_when_it_connects() 
         assert user.state is ChannelState.PENDING
         again = await meet(client, peer)
         await welcome(again)
-        await user.signed_in(5)
+        await user.signed_in(TIMEOUT)
         await part(client, peer)
 
 
@@ -663,12 +664,12 @@ async def test_a_real_server_signs_users_in_and_sends_each_what_is_for_it() -> N
             user.bind("order", lambda o: got.append(o.id), type=Order)
             others: list[Any] = []
             eight.bind_all(others.append)
-            await user.signed_in(5)
+            await user.signed_in(TIMEOUT)
             assert user.id == "7"
             assert user.data["user_info"] == "Ann"
-            await eight.signed_in(5)
+            await eight.signed_in(TIMEOUT)
             for both in (client, other):  # joined after the users' own channels
-                await both.subscribe("news").subscribed(5)
+                await both.subscribe("news").subscribed(TIMEOUT)
             await publisher.send_to_user("7", "order", {"id": 5})
             await until(lambda: got == [5])
             assert [e.name for e in others] == ["pusher:signin_success"]
@@ -677,18 +678,19 @@ async def test_a_real_server_signs_users_in_and_sends_each_what_is_for_it() -> N
 
 async def test_a_real_server_that_is_restarted_has_the_user_sign_in_again() -> None:
     app = App(id="1", key="k", secret="s")
-    server = Server(app)
+    server = Server(app, port=free_port())
     await server.start()
     settings = server.settings()
     async with impatient(settings, authorizer=SecretAuthorizer(settings, user_id="7")) as client:
         user = client.signin()
-        await user.signed_in(5)
+        await user.signed_in(TIMEOUT)
         orders = user.stream("order", Order)
         await server.stop()
         await until(lambda: user.state is ChannelState.PENDING)
         async with Server(app, port=settings.port), Publisher(settings) as publisher:
-            await user.signed_in(5)
-            await client.subscribe("news").subscribed(5)  # joined after the user's own channel
+            await user.signed_in(TIMEOUT)
+            # Joined after the user's own channel.
+            await client.subscribe("news").subscribed(TIMEOUT)
             await publisher.send_to_user("7", "order", {"id": 6})
             assert (await soon(anext(orders))).id == 6
 

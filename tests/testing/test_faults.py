@@ -23,7 +23,8 @@ from antiphon.testing import (
     refusing,
     silent,
 )
-from tests.server.wire import until
+from tests.server.cluster import free_port
+from tests.server.wire import TIMEOUT, until
 
 
 def client(server: FaultServer, **options: Any) -> Client:
@@ -43,9 +44,9 @@ async def failure(script: Script, **options: Any) -> ConnectionFailed:
 async def test_a_polite_server_grants_every_channel_and_can_send() -> None:
     async with FaultServer(polite) as server, client(server) as ours:
         news = ours.subscribe("news")
-        await news.subscribed(5)
+        await news.subscribed(TIMEOUT)
         (dial,) = server.dials
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(TIMEOUT):
             stream = news.stream("Event")
             dial.send("Event", {"n": 1}, "news")
             async for event in stream:
@@ -71,7 +72,7 @@ async def test_an_upgrade_may_be_answered_with_any_status(status: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("script", "options"), [(silent, {"connect_timeout": 0.05}), (hanging_up, {})]
+    ("script", "options"), [(silent, {"connect_timeout": 0.5}), (hanging_up, {})]
 )
 async def test_a_server_that_says_nothing_is_given_up(script: Script, options: Any) -> None:
     assert isinstance(await failure(script, **options), Unreachable | ConnectionLost)
@@ -188,8 +189,9 @@ def test_a_frame_is_made_right_or_wrong(options: Any, expected: bytes) -> None:
 
 
 async def test_a_server_can_come_back_on_the_same_port() -> None:
-    async with FaultServer(polite) as server:
-        port = server.port
+    port = free_port()
+    async with FaultServer(polite, port=port):
+        pass
     async with FaultServer(polite, port=port) as server, client(server) as ours:
         assert server.port == port
         assert ours.socket_id == "1.1"

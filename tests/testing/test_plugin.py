@@ -45,7 +45,7 @@ ASYNCHRONOUS = """
             await orders.subscribed()
             stream = orders.stream("OrderShipped")
             pusher_server.trigger("orders", "OrderShipped", {"id": 5})
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 async for event in stream:
                     assert event.data == {"id": 5}
                     break
@@ -59,7 +59,7 @@ ASYNCIO = ("-o", "asyncio_default_fixture_loop_scope=function")  # unset, it is 
 def run(pytester: pytest.Pytester, *arguments: str) -> pytest.RunResult:
     pytester.makeini("[pytest]\nfilterwarnings = error\n")
     slow_and_not_ours = ("-p", "no:faker", "-p", "no:hypothesispytest")
-    return pytester.runpytest_subprocess(*slow_and_not_ours, *arguments, timeout=60)
+    return pytester.runpytest_subprocess(*slow_and_not_ours, *arguments, timeout=240)
 
 
 def test_plain_tests_need_no_asynchronous_plugin(pytester: pytest.Pytester) -> None:

@@ -19,11 +19,13 @@ from antiphon import App, Client, Event, Member, Publisher, SecretAuthorizer, Se
 from antiphon.errors import PublishFailed, Refused, SettingsError
 from antiphon.testing import PusherServer
 from antiphon.testing.server import wait_for_ends
+from tests.server.cluster import free_port
+from tests.server.wire import TIMEOUT
 
 
 @pytest.fixture
 def server() -> Iterator[PusherServer]:
-    with PusherServer() as server:
+    with PusherServer(port=free_port()) as server:  # some tests stop it and start it again
         yield server
 
 
@@ -40,7 +42,7 @@ def impatient(server: PusherServer, user_id: str = "ann", **options: Any) -> Cli
 
 
 async def until(server: PusherServer, condition: Any) -> None:
-    await asyncio.to_thread(server.wait_until, condition)
+    await asyncio.to_thread(server.wait_until, condition, TIMEOUT)
 
 
 def threads() -> list[threading.Thread]:
@@ -60,7 +62,7 @@ def test_a_server_listens_from_start_to_close_and_leaves_no_thread() -> None:
     assert repr(server) == "<PusherServer 127.0.0.1:0 stopped>"
     server.start()
     assert repr(server) == f"<PusherServer 127.0.0.1:{server.port} running>"
-    with urllib.request.urlopen(f"{server.settings.http_url}/up", timeout=5) as answer:
+    with urllib.request.urlopen(f"{server.settings.http_url}/up", timeout=TIMEOUT) as answer:
         assert answer.status == 200
     server.close()
     assert threads() == []
@@ -78,7 +80,7 @@ async def test_a_client_of_the_same_loop_is_parted_with_in_order() -> None:
         client = impatient(server)
         await client.connect()
         changes = client.changes()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(TIMEOUT):
         async for change in changes:
             assert change.previous.value == "connected"
             break
@@ -132,11 +134,11 @@ def test_what_needs_a_running_server_says_so(server: PusherServer) -> None:
 
 async def test_the_settings_connect_publish_and_sign(server: PusherServer, client: Client) -> None:
     private = client.subscribe("private-room")
-    await private.subscribed(5)
+    await private.subscribed(TIMEOUT)
     stream = private.stream("Event")
     async with Publisher(server.settings) as publisher:
         await publisher.trigger("private-room", "Event", {"n": 1})
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(TIMEOUT):
         assert (await anext(aiter(stream))).data == {"n": 1}
 
 
@@ -156,7 +158,7 @@ async def test_what_is_triggered_reaches_the_subscribers_but_not_its_sender(
         for name, each in (("one", client), ("other", other)):
             channel = each.subscribe("news")
             channel.bind("Event", partial(note, name))
-            await channel.subscribed(5)
+            await channel.subscribed(TIMEOUT)
         server.trigger(["news", "elsewhere"], "Event", {"n": 1}, socket_id=client.socket_id)
         server.trigger("news", "Event", "last")
         await until(server, lambda: ("one", "last") in seen and ("other", "last") in seen)
@@ -177,7 +179,7 @@ async def test_it_tells_who_is_connected_and_subscribed(
 ) -> None:
     async with impatient(server, "bob") as other:
         for name, each in (("news", client), ("presence-room", client), ("presence-room", other)):
-            await each.subscribe(name).subscribed(5)
+            await each.subscribe(name).subscribed(TIMEOUT)
         assert server.connections == [client.socket_id, other.socket_id]
         assert server.channels == {
             "news": [client.socket_id],
@@ -202,9 +204,9 @@ def test_it_can_be_waited_for_what_another_program_does(server: PusherServer) ->
     with subprocess.Popen(
         [sys.executable, "-c", program], env=server.environ, stdout=subprocess.PIPE, text=True
     ) as worker:
-        server.wait_until(lambda: "jobs" in server.channels, timeout=20)
+        server.wait_until(lambda: "jobs" in server.channels, timeout=60)
         server.trigger("jobs", "Job", {"n": 7})
-        assert worker.communicate(timeout=20)[0] == "{'n': 7}\n"
+        assert worker.communicate(timeout=60)[0] == "{'n': 7}\n"
     assert worker.returncode == 0
 
 
@@ -225,7 +227,7 @@ async def test_waiting_where_it_would_block_the_clients_is_refused(server: Pushe
 async def test_clients_that_may_come_back_do(
     server: PusherServer, client: Client, code: int | None
 ) -> None:
-    await client.subscribe("news").subscribed(5)
+    await client.subscribe("news").subscribed(TIMEOUT)
     before = server.connections
     server.disconnect_all(code)
     await until(server, lambda: server.channels and server.connections != before)
@@ -246,7 +248,7 @@ async def test_a_restart_on_the_same_port_brings_clients_and_channels_back(
     server: PusherServer, client: Client
 ) -> None:
     port = server.port
-    await client.subscribe("news").subscribed(5)
+    await client.subscribe("news").subscribed(TIMEOUT)
     for _ in range(3):
         server.stop()
         assert (server.connections, can_dial(server)) == ([], False)
@@ -267,7 +269,7 @@ async def test_the_limits_of_the_application_hold() -> None:
 def test_a_test_that_blocks_its_loop_holds_nothing_up(server: PusherServer) -> None:
     async def stubborn() -> None:
         async with impatient(server) as client:
-            await client.subscribe("news").subscribed(5)
+            await client.subscribe("news").subscribed(TIMEOUT)
             server.trigger("news", "Event")  # blocks this loop until the server has answered
             assert server.channels == {"news": [client.socket_id]}
 
