@@ -40,7 +40,7 @@ async def postgres_url(postgres_database: str) -> str:
 
 
 async def _execute(url: str, statements: str) -> None:
-    connection = await asyncpg.connect(url, timeout=5)
+    connection = await asyncpg.connect(url, timeout=60)
     await connection.execute(statements)
     await connection.close()
 

@@ -142,6 +142,8 @@ async def running_backend(
     database_url: str, recorder: Recorder, **config: Any
 ) -> AsyncIterator[Backend]:
     settings = config.pop("settings", None) or recorder.settings()
+    # A machine that stands still for a moment publishes all the same.
+    config = {"publish_timeout": 30.0, **config}
     app = create_app(BackendConfig(settings=settings, database_url=database_url, **config))
     async with app.lifespan(), Store(database_url) as store, calling(app) as http:
         yield Backend(app, store, http, recorder)

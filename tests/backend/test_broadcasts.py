@@ -104,7 +104,7 @@ async def test_more_than_100_members_are_reached_in_several_requests(
 async def test_many_read_messages_are_told_in_parts_and_in_order(recorder: Recorder) -> None:
     ids = [str(number) for number in range(1, 1_202)]
     async with Publisher(recorder.settings()) as publisher:
-        await Broadcasts(publisher, timeout=3).messages_read(
+        await Broadcasts(publisher, timeout=30).messages_read(
             MessagesRead(conversation_id=1, reader_id=2, message_ids=ids), [2, 3], socket_id=None
         )
 

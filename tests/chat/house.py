@@ -14,6 +14,7 @@ from antiphon.backend import BackendConfig, Store, User, create_app
 from antiphon.chat import RestClient
 from antiphon.server import HttpServer
 from antiphon.settings import Settings
+from tests.cli.strangers import kept_port
 
 __all__ = ["PASSWORD", "House", "open_house"]
 
@@ -34,7 +35,12 @@ class House:
     """
 
     def __init__(
-        self, config: BackendConfig, store: Store, users: list[User], conversation: int
+        self,
+        config: BackendConfig,
+        store: Store,
+        users: list[User],
+        conversation: int,
+        port: int,
     ) -> None:
         self.settings = config.settings
         self.store = store
@@ -43,7 +49,7 @@ class House:
         self.restarts = 0
         self._config = config
         self._backend: HttpServer | None = None
-        self._port = 0
+        self._port = port
 
     @property
     def api_url(self) -> str:
@@ -54,7 +60,6 @@ class House:
         app = create_app(self._config)
         self._backend = HttpServer(app, host="127.0.0.1", port=self._port)
         await self._backend.start()
-        self._port = self._backend.port
 
     async def stop(self) -> None:
         backend, self._backend = self._backend, None
@@ -99,7 +104,9 @@ async def open_house(
         token_lifetime=token_lifetime,
         publish_timeout=30.0,  # a machine that stands still for a moment loses no event
     )
-    async with Store(database) as store:
+    async with contextlib.AsyncExitStack() as stack:
+        store = await stack.enter_async_context(Store(database))
+        port = stack.enter_context(kept_port())
         users = []
         for first_name, last_name in (("Ali", "Qo'chqorov"), ("John", "Doe"), ("Eve", "Stranger")):
             user = await store.users.create(
@@ -111,7 +118,7 @@ async def open_house(
             assert user is not None
             users.append(user)
         conversation, _ = await store.conversations.create([users[0].id, users[1].id])
-        house = House(config, store, users, conversation)
+        house = House(config, store, users, conversation, port)
         await house.start()
         try:
             yield house

@@ -839,7 +839,7 @@ async def test_a_killed_program_loses_no_message_and_sends_none_twice(path: Path
                 program.kill()
                 await program.wait()
 
-    async with asyncio.timeout(120), serving(backend.post) as url:
+    async with asyncio.timeout(250), serving(backend.post) as url:
         # In the middle of writing, and with a message under way: not yet there, and there.
         moments = ["put", "arrived", "taken"] * 2
         for number, when in enumerate(moments):

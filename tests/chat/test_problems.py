@@ -48,6 +48,7 @@ from antiphon.errors import (
     WebhookInvalid,
 )
 from antiphon.settings import Settings
+from tests.cli.strangers import kept_port
 
 from .house import open_house
 
@@ -428,16 +429,15 @@ async def test_a_wrong_password_and_an_old_token_are_told_apart(tmp_path: Path) 
 
 
 async def test_a_backend_and_a_server_that_do_not_run_are_explained() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    async with RestClient(f"http://127.0.0.1:{port}") as rest:
-        with pytest.raises(ApiError) as unanswered:
-            await rest.me()
+    with kept_port() as port:
+        async with RestClient(f"http://127.0.0.1:{port}") as rest:
+            with pytest.raises(ApiError) as unanswered:
+                await rest.me()
+        settings = Settings(app_key="dhsjk3h2", host="127.0.0.1", port=port, scheme="http")
+        with pytest.raises(Unreachable) as unreachable:
+            async with Client(settings, max_attempts=1):
+                pass
     assert explain(unanswered.value).title == "Server not running"
-    settings = Settings(app_key="dhsjk3h2", host="127.0.0.1", port=port, scheme="http")
-    with pytest.raises(Unreachable) as unreachable:
-        async with Client(settings, max_attempts=1):
-            pass
     problem = explain(unreachable.value)
     assert (problem.title, problem.can_retry) == ("Server not running", True)
     assert "without success" in problem.explanation

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import json
 import logging
-import socket
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import timedelta
@@ -36,6 +35,7 @@ from antiphon.errors import AntiphonError, ApiError, LoginFailed
 from antiphon.protocol.frames import Event
 from antiphon.server import Server
 from antiphon.settings import App
+from tests.cli.strangers import kept_port
 
 from .house import PASSWORD, House, open_house
 
@@ -603,24 +603,22 @@ async def test_a_peer_that_speaks_no_http_cannot_be_reached(answer: bytes) -> No
     ],
 )
 async def test_a_backend_that_is_not_there_cannot_be_reached(url: str) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port = listening.getsockname()[1]
-    url = url.format(free=port)
-    async with RestClient(url, token=TOKEN) as api:
-        for call in calls(api):
-            with pytest.raises(ApiError, match=NO_ANSWER) as failed:
-                await call
-            assert failed.value.code is None
-            assert f" {url or '(nothing)'}:" in str(failed.value), "the address as it was given"
-            assert_discreet(failed.value)
+    with kept_port() as port:
+        url = url.format(free=port)
+        async with RestClient(url, token=TOKEN) as api:
+            for call in calls(api):
+                with pytest.raises(ApiError, match=NO_ANSWER) as failed:
+                    await call
+                assert failed.value.code is None
+                assert f" {url or '(nothing)'}:" in str(failed.value), "the address as it was given"
+                assert_discreet(failed.value)
 
 
 async def test_a_password_in_the_address_is_not_shown() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port = listening.getsockname()[1]
-    async with RestClient(f"http://proxy:in-the-address@127.0.0.1:{port}") as api:
-        with pytest.raises(ApiError) as failed:
-            await api.me()
+    with kept_port() as port:
+        async with RestClient(f"http://proxy:in-the-address@127.0.0.1:{port}") as api:
+            with pytest.raises(ApiError) as failed:
+                await api.me()
     assert f"127.0.0.1:{port}" in str(failed.value)
     assert_discreet(failed.value, "in-the-address")
 

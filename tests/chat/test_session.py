@@ -289,7 +289,9 @@ async def test_who_waits_for_the_end_is_not_misled_by_a_failure_that_is_tried_ag
     await waiting
 
 
-async def test_a_second_close_waits_for_the_first_and_cuts_nothing_short(stage: Stage) -> None:
+async def test_a_second_close_waits_for_the_first_and_cuts_nothing_short(
+    stage: Stage, patient: None
+) -> None:
     chat = await stage.session(stage.house.ali)
     async with chat:
         held = stage.gate.hold(POSTS)
@@ -396,13 +398,13 @@ async def test_closed_while_sending_it_ends_soon_and_keeps_the_message(
     assert await stage.house.everything() == ["kept"]
 
 
-async def test_what_was_just_sent_is_sent_before_it_closes(stage: Stage) -> None:
+async def test_what_was_just_sent_is_sent_before_it_closes(stage: Stage, patient: None) -> None:
     async with await stage.session(stage.house.ali) as chat:
         await chat.send(stage.house.conversation, "and good-bye")
     assert await stage.house.everything() == ["and good-bye"]
 
 
-async def test_the_last_it_tells_is_that_it_is_closed(stage: Stage) -> None:
+async def test_the_last_it_tells_is_that_it_is_closed(stage: Stage, patient: None) -> None:
     chat = await stage.session(stage.house.ali)
     told = Told(chat)
     async with chat:
@@ -1287,6 +1289,7 @@ async def test_events_of_unknown_conversations_make_no_rooms_and_no_storm(stage:
     ali = stage.house.ali
     async with await stage.session(ali) as chat:
         before = stage.gate.count(LIST)
+        began = time.monotonic()
         user = {"id": 77, "firstName": "No", "lastName": "Body"}
         for _ in range(5):
             for number in range(900, 910):
@@ -1296,7 +1299,8 @@ async def test_events_of_unknown_conversations_make_no_rooms_and_no_storm(stage:
         await stage.event(ali, SENT, stage.message("7", "the last"))
         await until(lambda: contents(chat.room(stage.house.conversation)) == ["the last"])
         assert set(chat.rooms) == {str(stage.house.conversation)}
-        assert stage.gate.count(LIST) - before <= 3
+        took = time.monotonic() - began
+        assert stage.gate.count(LIST) - before <= 3 + took / inbox_module.ASK_EVERY
 
 
 @pytest.mark.parametrize("sent_at", ["9999-12-31T23:59:59Z", "0001-01-01T00:00:00+14:00", None])

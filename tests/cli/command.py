@@ -32,7 +32,7 @@ __all__ = [
 
 K = TypeVar("K")
 
-TIMEOUT: Final = 30.0
+TIMEOUT: Final = 120.0
 _AT_ONCE: Final = 12
 _OURS: Final = ("REVERB_", "PUSHER_", "ANTIPHON_", "APP_URL")
 _COLOURS: Final = ("FORCE_COLOR", "NO_COLOR", "PY_COLORS", "GITHUB_ACTIONS", "CLICOLOR", "COLUMNS")

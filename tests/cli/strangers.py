@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -21,6 +23,7 @@ __all__ = [
     "Handler",
     "answering",
     "http_server",
+    "kept_port",
     "saying",
     "self_signed",
     "tcp_server",
@@ -32,6 +35,19 @@ ESTABLISHED: Final = (
     r'{"event":"pusher:connection_established",'
     r'"data":"{\"socket_id\":\"1.2\",\"activity_timeout\":30}"}'
 )
+
+
+@contextlib.contextmanager
+def kept_port() -> Iterator[int]:
+    """A port at which nobody listens, and which only those get who ask for it by its number."""
+    with socket.socket() as holder:
+        # Who listens with this option, too, gets a port that is bound already, one after the other.
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind(("127.0.0.1", 0))
+        port: int = holder.getsockname()[1]
+        if sys.platform != "linux":  # elsewhere they do not
+            holder.close()
+        yield port
 
 
 @contextlib.asynccontextmanager

@@ -28,7 +28,7 @@ FIELDS: Final = {"time", "kind", "name", "outcome", "seconds", "detail", "cause"
 
 
 def at(server: Server | Peer) -> tuple[object, ...]:
-    where = ("--scheme", "http", "--host", "127.0.0.1", "--port", server.port)
+    where = ("--scheme", "http", "--host", "127.0.0.1", "--port", server.port, "--timeout", "60")
     return ("doctor", "--app-key", "k", *where)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-import socket
 from datetime import timedelta
 from typing import Final, NamedTuple
 
@@ -15,7 +14,7 @@ from antiphon.server import Server
 from tests.chat.house import PASSWORD, House, open_house
 
 from .command import Call, Ended, lines, run_all, steers
-from .strangers import answering, http_server, saying, self_signed, tcp_server
+from .strangers import answering, http_server, kept_port, saying, self_signed, tcp_server
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -101,7 +100,7 @@ async def seen(
         enter = stack.enter_async_context
         places = {
             "ours": server.port,
-            "free": _free_port(),
+            "free": stack.enter_context(kept_port()),
             "404": await enter(http_server(answering(404, "Not Found"))),
             "301": await enter(http_server(answering(301, Location="https://127.0.0.1/"))),
             "302": await enter(http_server(answering(302, Location="/login"))),
@@ -130,12 +129,6 @@ async def seen(
         name: Seen(where, ended[name, False], ended.get((name, True)))
         for name, (where, _) in asked.items()
     }
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-    return port
 
 
 def _calls(

@@ -172,7 +172,7 @@ async def test_output_that_is_no_utf_8_is_no_reason_to_fail() -> None:
     frames = ('{"event":"e","channel":"news","data":"дело 💬"}',)
     async with http_server(saying(ESTABLISHED, *frames)) as port:
         args = listen(port, "--channel", "news", "--max-events", 1)
-        ended = await run(*args, env={"PYTHONIOENCODING": "ascii"}, cold=True, timeout=8)
+        ended = await run(*args, env={"PYTHONIOENCODING": "ascii"}, cold=True)
     assert (ended.status, ended.err) == (0, "")
     assert "Subscribed" not in ended.out
     assert "[EVENT] e on news" in ended.out
@@ -185,5 +185,5 @@ async def test_it_ends_when_nobody_reads_it_any_more(server: Server) -> None:
         async with Publisher(server.settings()) as publisher:
             for n in range(3):
                 await publisher.trigger("news", "e", n)
-        ended = await command.ended(timeout=5)
+        ended = await command.ended()
     assert ended.err == ""

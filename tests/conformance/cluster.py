@@ -1,4 +1,4 @@
-"""Two servers that are one over a Redis, and whoever talks to them."""
+"""Two servers that are one over a Redis, and a clock for servers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,25 @@ from antiphon.settings import App
 from tests.server.cluster import REDIS, needs_redis
 from tests.server.wire import until
 
-__all__ = ["cluster"]
+__all__ = ["Clock", "cluster"]
+
+
+class Clock:
+    """Stands in for the `time` module: stands still until it is turned."""
+
+    def __init__(self) -> None:
+        self.now = 1e6
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def time(self) -> float:
+        return self.now
+
+    def turn(self, seconds: float, server: Server) -> None:
+        """Let time pass, and the server look at its connections."""
+        self.now += seconds
+        server._liveness.sweep(self.now)
 
 
 @contextlib.asynccontextmanager

@@ -25,7 +25,7 @@ from tests.client.endpoint import Endpoint
 from tests.conftest import Connect, Serve
 from tests.server.wire import CLOSE, PING, PONG, Closed, Wire, until
 
-from .cluster import cluster
+from .cluster import Clock, cluster
 from .replay import Replay, files, lines
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -116,7 +116,7 @@ async def test_every_reason_to_differ_is_a_row_in_the_documentation() -> None:
 
 
 @pytest.mark.parametrize("name", PLAYED)
-async def test_it_is_answered_as_theirs_did_but_where_it_is_said(name: str) -> None:
+async def test_it_is_answered_as_theirs_did_but_where_it_is_said(name: str, clock: Clock) -> None:
     apps = REVERB if name.startswith("reverb/") else SOKETI
     async with Server(apps) as server:
         found = await Replay(name, server, apps, DROPS.get(name, ())).play()
@@ -231,36 +231,30 @@ async def test_every_raw_handshake_and_frame_is_answered_rightly(connect: Connec
 
 
 async def test_who_is_silent_is_pinged_and_who_stays_silent_is_closed(
-    serve: Serve, connect: Connect, monkeypatch: pytest.MonkeyPatch
+    serve: Serve, connect: Connect, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Reverb looks once a minute, not at who is in no channel; soketi waits two minutes."""
-    monkeypatch.setattr(antiphon.protocol.server, "PONG_TIMEOUT", 1.0)
+    monkeypatch.setattr(antiphon.protocol.server, "PONG_TIMEOUT", 2.0)
     server = await serve(activity_timeout=1)
     silent, answering, framed, nowhere = [await connect(server) for _ in range(4)]
     for wire in (silent, answering, framed):
         await wire.subscribe("pub")
-
-    async def answer(wire: Wire) -> None:
-        for _ in range(3):
-            await wire.event("pusher:ping")
-            wire.send("pusher:pong")
-
-    async def answer_with_frames(wire: Wire) -> None:
-        for _ in range(3):
-            await wire.event("pusher:ping")
-            wire.send_frame(PING)
-            assert (await wire.frame()).opcode == PONG
-
-    async def stay_silent(wire: Wire) -> Closed:
-        await wire.event("pusher:ping")
-        return await wire.closed()
-
-    ends, *_ = await asyncio.gather(
-        asyncio.gather(stay_silent(silent), stay_silent(nowhere)),
-        answer(answering),
-        answer_with_frames(framed),
-    )
-    assert [end.code for end in ends] == [4201, 4201]
+    (hub,) = server._hubs.values()
+    session: Any = hub.sockets[answering.socket_id]
+    for second in range(1, 4):
+        clock.turn(1, server)
+        for wire in (silent, nowhere):
+            if second == 1:
+                await wire.event("pusher:ping")
+            elif second == 3:
+                assert (await wire.closed()).code == 4201
+        await answering.event("pusher:ping")
+        answering.send("pusher:pong")
+        await until(lambda: session.protocol._last_heard == clock.now)
+        await framed.event("pusher:ping")
+        framed.send_frame(PING)
+        assert (await framed.frame()).opcode == PONG
+    assert set(hub.sockets) == {answering.socket_id, framed.socket_id}
 
 
 async def test_who_must_sign_in_and_does_not_is_closed(serve: Serve, connect: Connect) -> None:
@@ -314,9 +308,12 @@ async def test_the_hundred_and_first_member_is_refused(connect: Connect) -> None
     await wires[100].join("presence-other", "u100")
 
 
-async def test_of_thirty_client_events_at_once_ten_are_passed_on(connect: Connect) -> None:
+async def test_of_thirty_client_events_at_once_ten_are_passed_on(
+    serve: Serve, connect: Connect, clock: Clock
+) -> None:
     """Reverb has no such limit by default: all thirty arrive in `reverb/client_events`."""
-    ali, john = await connect(), await connect()
+    server = await serve()
+    ali, john = await connect(server), await connect(server)
     for wire in (ali, john):
         await wire.join("private-p")
     burst = [
@@ -333,7 +330,9 @@ async def test_of_thirty_client_events_at_once_ten_are_passed_on(connect: Connec
     await john.ping()
 
 
-async def test_who_says_more_than_its_rate_is_closed(serve: Serve, connect: Connect) -> None:
+async def test_who_says_more_than_its_rate_is_closed(
+    serve: Serve, connect: Connect, clock: Clock
+) -> None:
     """Reverb's rate limit answers 4301, or hangs up; it is off by default."""
     wire = await connect(await serve(messages_per_second=1))
     for _ in range(10):

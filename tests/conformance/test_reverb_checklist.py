@@ -24,7 +24,7 @@ from antiphon.server import Server
 from antiphon.settings import App
 from tests.server.wire import PING, PONG, TIMEOUT, Closed, HandshakeRefused, Wire
 
-from .cluster import cluster
+from .cluster import Clock, cluster
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -377,22 +377,26 @@ async def test_a_ping_is_answered(opened: Open) -> None:
 
 
 @checks("ServerTest-19", "ServerTest-46")
-async def test_who_is_silent_is_pinged(opened: Open) -> None:
-    wire = await (await opened(activity_timeout=1)).connect()
+async def test_who_is_silent_is_pinged(opened: Open, clock: Clock) -> None:
+    place = await opened(activity_timeout=1)
+    wire = await place.connect()
     await wire.subscribe(CHANNEL)
+    clock.turn(1, place.nodes[0])
     assert await said(wire) == {"event": "pusher:ping", "data": {}}
 
 
 @checks("ServerTest-20")
 async def test_who_does_not_answer_a_ping_is_gone(
-    opened: Open, monkeypatch: pytest.MonkeyPatch
+    opened: Open, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The code is the close frame's: Pusher's documents have no message before it."""
-    monkeypatch.setattr(antiphon.protocol.server, "PONG_TIMEOUT", 0.5)
+    monkeypatch.setattr(antiphon.protocol.server, "PONG_TIMEOUT", 1.0)
     place = await opened(activity_timeout=1)
     wire = await place.connect()
     await wire.subscribe(CHANNEL)
+    clock.turn(1, place.nodes[0])
     await wire.event("pusher:ping")
+    clock.turn(1, place.nodes[0])
     with pytest.raises(Closed, match="Pong reply not received in time") as closed:
         await wire.message()
     assert closed.value.code == 4201
@@ -606,11 +610,13 @@ async def test_a_pong_frame_shows_life_and_is_not_answered(opened: Open) -> None
 
 
 @checks("ServerTest-47")
-async def test_who_sends_control_frames_is_pinged_as_everybody(opened: Open) -> None:
+async def test_who_sends_control_frames_is_pinged_as_everybody(opened: Open, clock: Clock) -> None:
     """With `pusher:ping`, which every client must answer; Reverb goes over to ping frames."""
-    wire = await (await opened(activity_timeout=1)).connect()
+    place = await opened(activity_timeout=1)
+    wire = await place.connect()
     wire.send_frame(PING)
     assert (await wire.frame()).opcode == PONG
+    clock.turn(1, place.nodes[0])
     assert await said(wire) == {"event": "pusher:ping", "data": {}}
 
 

@@ -8,7 +8,7 @@ import contextlib
 import hashlib
 import itertools
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
 import pusher
@@ -23,6 +23,7 @@ from nacl.secret import SecretBox
 from antiphon.protocol.signing import channel_auth, user_auth
 from antiphon.server import Server
 from antiphon.settings import App, Settings
+from tests.cli.strangers import kept_port
 from tests.server.wire import until
 
 from .node import Node, NodeError, require_node
@@ -40,6 +41,13 @@ def node() -> str:
 async def server() -> AsyncIterator[Server]:
     async with Server(APP) as server:
         yield server
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    """For a server that is started again, and whose port nobody is to have meanwhile."""
+    with kept_port() as port:
+        yield port
 
 
 # Authorization
@@ -395,6 +403,7 @@ class PyPusher:
             ssl=False,
             host=settings.host,
             port=settings.port,
+            timeout=60,
             encryption_master_key_base64=base64.b64encode(MASTER_KEY).decode(),
         )
 

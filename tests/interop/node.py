@@ -16,7 +16,7 @@ import pytest
 __all__ = ["Node", "NodeError", "require_node"]
 
 JS: Final = Path(__file__).parents[1] / "js"
-TIMEOUT: Final = 10.0
+TIMEOUT: Final = 60.0
 
 
 class NodeError(Exception):

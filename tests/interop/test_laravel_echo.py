@@ -174,9 +174,9 @@ async def test_both_broadcasters_meet_on_one_server(dial_echo: DialEcho, broadca
 
 @broadcasters
 async def test_after_a_restart_it_comes_back_and_is_authorized_anew(
-    endpoint: AuthEndpoint, broadcaster: str
+    endpoint: AuthEndpoint, broadcaster: str, port: int
 ) -> None:
-    server = Server(APP)
+    server = Server(APP, port=port)
     await server.start()
     async with Node("echo_client.mjs", speed=20) as program:
         try:

@@ -251,10 +251,10 @@ async def test_client_events_go_both_ways_with_their_senders_id(
 
 
 async def test_after_a_restart_both_are_back(
-    serve: Serve, endpoint: JsEndpoint, dial: Dial, connect: Connect
+    serve: Serve, endpoint: JsEndpoint, dial: Dial, connect: Connect, port: int
 ) -> None:
     room = "presence-room"
-    server = await serve(APP)
+    server = await serve(APP, options={"port": port})
     ali, john = await dial("ali", to=server.settings()), await connect("john", to=server.settings())
     await joined(ali, room, "client-hi")
     there = await john.meet(room)

@@ -451,9 +451,9 @@ async def test_subscribers_are_told_how_many_they_are(serve: Serve, dial: Dial) 
 
 
 async def test_after_a_restart_it_comes_back_and_is_authorized_anew(
-    endpoint: AuthEndpoint,
+    endpoint: AuthEndpoint, port: int
 ) -> None:
-    server = Server(APP)
+    server = Server(APP, port=port)
     await server.start()
     (hub,) = server._hubs.values()
     async with Node("pusher_client.js", speed=20) as program:
