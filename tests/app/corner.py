@@ -43,8 +43,25 @@ class Corner:
 
     async def do(self, page: Page, what: str, *data: Any) -> None:
         """Command the process."""
-        answer = await page.request.post(f"{self.url}/do/{what}", data=list(data))
+        answer = await page.request.post(
+            f"{self.url}/do/{what}", data=list(data), timeout=PATIENCE * 4000
+        )
         assert answer.ok, await answer.text()
+
+    async def bring_back(self, page: Page, where: str, word: str) -> None:
+        """Start the server again, and hurry with the button in `where` until there is a word."""
+        await self.do(page, "start")
+        # An attempt that comes by itself, at any moment, takes the button away.
+        await page.wait_for_function(
+            """([where, word]) => {
+              const place = document.querySelector(where);
+              place.querySelector("button")?.click();
+              return place.textContent.includes(word);
+            }""",
+            arg=[where, word],
+            polling=500,
+            timeout=PATIENCE * 2000,
+        )
 
     async def heard(self, page: Page) -> list[list[Any]]:
         """What the pages' handlers were called with since the process began."""

@@ -153,6 +153,7 @@ def avatars() -> None:
 @ui.page("/connection")
 async def connection() -> None:
     view = await ali()
+    parts["client"] = ui.context.client
     apply_theme()
     connection_screen(view)
 
@@ -184,6 +185,12 @@ async def renew() -> None:
     await chat.rest.logout()
     await stop_server()
     await start_server()
+
+
+@api.post("/do/listen")
+async def listen() -> None:
+    """What the newest page with details has said before is heard when this is answered."""
+    await parts["client"].run_javascript("0", timeout=20)
 
 
 @api.post("/do/publish")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 from unittest.mock import patch
 
+from nicegui import Client
 from playwright.async_api import Locator, Page, expect
 
 from antiphon.backend import User
@@ -29,6 +30,7 @@ __all__ = [
     "findings",
     "group",
     "header_line",
+    "is_heard",
     "looks_away",
     "newcomer",
     "paced",
@@ -102,11 +104,20 @@ async def texts(page: Page) -> list[str]:
 async def looks_away(page: Page) -> None:
     """Give the focus to another window; a headless page has it always."""
     await page.evaluate("document.hasFocus = () => false; dispatchEvent(new Event('blur'))")
+    await is_heard(page)
 
 
 async def comes_back(page: Page) -> None:
     """Take the focus again."""
     await page.evaluate("delete document.hasFocus; dispatchEvent(new Event('focus'))")
+    await is_heard(page)
+
+
+async def is_heard(page: Page) -> None:
+    """Wait until the app has heard what the page has said; it answers in the same order."""
+    await page.wait_for_function("window.did_handshake")
+    client = Client.instances[await page.evaluate("clientId")]
+    await client.run_javascript("0", timeout=20)
 
 
 async def group(place: Place, title: str = "Talk") -> int:

@@ -27,9 +27,7 @@ def banner(page: Page) -> Locator:
 
 async def back(corner: Corner, page: Page) -> None:
     """The server is up again, and the session knows it."""
-    await corner.do(page, "start")
-    await banner(page).get_by_role("button").click()
-    await expect(banner(page)).to_contain_text("Back online", timeout=PATIENCE * 1000)
+    await corner.bring_back(page, ".ap-banner", "Back online")
     await expect(banner(page)).to_be_empty(timeout=PATIENCE * 1000)
 
 

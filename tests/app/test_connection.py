@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
+import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
@@ -37,8 +39,8 @@ def search(page: Page) -> Locator:
 
 async def copied(page: Page, button: Locator) -> Any:
     await page.context.grant_permissions(["clipboard-read"])
-    await button.click()
-    await page.get_by_role("button", name="Copied").wait_for()
+    # It says so for two seconds only.
+    await asyncio.gather(page.get_by_role("button", name="Copied").wait_for(), button.click())
     return json.loads(await page.evaluate("navigator.clipboard.readText()"))
 
 
@@ -83,6 +85,7 @@ async def test_an_event_appears_with_its_data_and_can_be_found_and_copied(corner
         age = datetime.now(UTC) - datetime.fromisoformat(one["time"])
         assert abs(age.total_seconds()) < 60
         await search(page).fill("note.")
+        await expect(rows(page)).to_have_count(2)
         both = await copied(page, page.get_by_role("button", name="Copy all"))
         assert [event["name"] for event in both] == ["note.two", "note.one"]
         await search(page).press("Escape")
@@ -116,11 +119,14 @@ async def test_a_flood_is_gathered_and_only_the_last_hundred_stay(corner: Corner
             "() => { window.changes = 0; new MutationObserver(() => window.changes++)"
             ".observe(document.querySelector('.cn-list'), { childList: true }); }"
         )
+        start = time.monotonic()
         await corner.do(page, "publish", "note.flood", {"text": "x" * 200}, 150)
         await corner.do(page, "publish", "note.last", {}, 1)
         await expect(rows(page).first).to_contain_text("note.last")
         await expect(rows(page)).to_have_count(100)
-        assert await page.evaluate("window.changes") < 60
+        # Four a second, and one more whenever the page asks, every five seconds.
+        most = 4.2 * (time.monotonic() - start) + 2
+        assert await page.evaluate("window.changes") < most
 
 
 async def test_secrets_are_not_shown(corner: Corner) -> None:
@@ -151,6 +157,7 @@ async def test_what_is_cleared_does_not_come_back_with_a_reload(corner: Corner) 
     async with corner.tab("/connection") as page:
         await page.get_by_role("button", name="Clear").click()
         await expect(page.get_by_text("Nothing has happened yet.")).to_be_visible()
+        await corner.do(page, "listen")
         await corner.do(page, "publish", "note.after", {}, 1)
         await expect(rows(page)).to_have_count(1)
         await corner.open(page, "/connection")
@@ -162,9 +169,8 @@ async def test_a_lost_connection_can_be_retried_from_here(corner: Corner) -> Non
         await corner.do(page, "stop")
         state = page.locator(".cn-state")
         await expect(state).to_contain_text("Reconnecting")
-        await corner.do(page, "start")
-        await state.get_by_role("button", name="Retry now").click()
-        await expect(state).to_contain_text("Connected")
+        await expect(state.get_by_role("button", name="Retry now")).to_be_visible()
+        await corner.bring_back(page, ".cn-state", "Connected")
         await expect(state.get_by_role("button")).to_have_count(0)
 
 

@@ -155,7 +155,7 @@ async def test_only_a_link_leads_here_from_another_site(place: Place) -> None:
         for kind in ("image", "iframe", "empty", "script"):
             asked = {"Sec_Fetch_Site": site, "Sec_Fetch_Dest": kind}
             assert (await answer(f"{place.url}/?as=ali", **asked))[0] == 403
-    assert len(Client.instances) == before
+    assert len(Client.instances) <= before  # those of earlier tests may go meanwhile
     link = {"Sec_Fetch_Site": "cross-site", "Sec_Fetch_Dest": "document"}
     assert (await answer(f"{place.url}/login", **link))[0] == 200
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -125,6 +126,7 @@ async def test_what_a_backend_says_is_text_however_odd_and_large(liar: Liar) -> 
             await expect(page.locator(".ch-title")).to_contain_text(title)
         await row(page, "A path").click()
         await expect(page.locator(".ch-title")).to_contain_text("A path")
+        await expect(page).to_have_url(re.compile(r"/c/\.\."))
         await page.reload()
         await expect(page.locator(".ch-title")).to_contain_text("A path")
         assert len(await page.title()) < 300

@@ -52,8 +52,7 @@ async def test_an_app_without_a_server_asks_for_one(browser: Browser, tmp_path: 
 
 async def test_the_scheme_that_is_chosen_is_used(browser: Browser, tmp_path: Path) -> None:
     async with asked(browser, tmp_path) as (page, server, house):
-        await page.get_by_label("Scheme").click()
-        await page.get_by_role("option", name="https").click()
+        await page.get_by_label("Scheme").select_option("https")
         await log_in(page, house.ali.email)
         facts = page.locator(".cn-facts")
         await expect(facts).to_contain_text(f"wss://127.0.0.1:{server.port}")

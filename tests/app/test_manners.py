@@ -181,9 +181,11 @@ async def test_everything_is_done_with_the_keyboard_alone(place: Place) -> None:
             await expect(page.get_by_role("menuitem", name=item)).to_be_focused()
         await keys.press("Enter")
         await expect(page).to_have_url(place.url + "/settings")
+        await expect(page.get_by_role("link", name="Back")).to_be_visible()
         await tab_to("Back")
         await keys.press("Enter")
         await expect(page).to_have_url(place.url + "/")
+        await expect(row(page, "By hand")).to_be_visible()
         # What has the focus is seen to have it.
         await page.get_by_placeholder("Search").focus()
         await tab_to("Conversations")

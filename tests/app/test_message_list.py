@@ -7,7 +7,7 @@ import contextlib
 import json
 import sys
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -72,8 +72,24 @@ class Parts:
                 await self.frame()
         return calls
 
+    async def sends(self, count: int = 1) -> list[list[str]]:
+        """Texts and ids of what was sent, once there are so many.
+
+        What nobody has taken for five seconds is offered again; here it stands once.
+        """
+
+        def once(calls: list[Any]) -> list[list[str]]:
+            return [call for n, call in enumerate(calls) if call not in calls[:n]]
+
+        return once(await self.hears("send", lambda calls: len(once(calls)) >= count))
+
     async def mode(self, mode: str) -> None:
         await self.page.request.post(f"{self.address}/mode/{mode}")
+
+    async def copies(self, key: str, act: Awaitable[None]) -> None:
+        """Do it, and see a message say that it was copied, which it does for a moment only."""
+        copied = self.row(key).get_by_role("button", name="Copied")
+        await asyncio.gather(copied.wait_for(), act)
 
     def row(self, key: str) -> Any:
         return self.page.locator(f'[data-key="{key}"]')
@@ -402,13 +418,13 @@ async def test_older_messages_come_in_front_and_move_nothing(parts: Parts) -> No
     assert await parts.hears("older") == [["m00100"]]
     await expect(parts.page.get_by_label("Loading older messages")).to_be_visible()
     before = await parts.page.evaluate(VISIBLE)
-    await parts.do("older", [item(n) for n in range(50, 100)], True)
+    await parts.do("older", [item(n) for n in range(50, 100)], True, before="m00100")
     await parts.row("m00050").wait_for(state="attached")
     after = await parts.page.evaluate(VISIBLE)
     assert [place for place in after if place in before] == before[1:]  # it lost its day and name
     await parts.scroll_to(0)
     assert await parts.hears("older", lambda asked: len(asked) > 1) == [["m00100"], ["m00050"]]
-    await parts.do("older", [item(n) for n in range(50)], False)
+    await parts.do("older", [item(n) for n in range(50)], False, before="m00050")
     await parts.row("m00000").wait_for(state="attached")
     assert await parts.keys() == [f"m{n:05}" for n in range(150)]
     await parts.scroll_to(0)
@@ -420,7 +436,7 @@ async def test_history_that_could_not_be_had_is_asked_for_by_scrolling(parts: Pa
     await parts.show([item(n) for n in range(100)], has_older=True)
     await parts.scroll_to(0)
     await parts.hears("older")
-    await parts.do("older", [], True)
+    await parts.do("older", [], True, before="m00000")
     await expect(parts.page.get_by_label("Loading older messages")).to_be_hidden()
     await parts.frame()
     assert len(await parts.heard("older")) == 1
@@ -428,10 +444,31 @@ async def test_history_that_could_not_be_had_is_asked_for_by_scrolling(parts: Pa
     await parts.hears("older", lambda asked: len(asked) == 2)
 
 
+async def test_history_that_was_asked_for_before_another_beginning_leaves_no_gap(
+    parts: Parts,
+) -> None:
+    await parts.show([item(n) for n in range(50, 150)], has_older=True)
+    await parts.scroll_to(0)
+    await parts.hears("older")
+    await parts.show([item(n) for n in range(100, 150)], has_older=True)
+    await parts.do("older", [item(n) for n in range(50)], False, before="m00050")
+    await parts.scroll_to(0)
+    asked = await parts.hears("older", lambda asked: len(asked) > 1)
+    assert asked == [["m00050"], ["m00100"]]
+    # And one that comes in front of the first meanwhile.
+    await parts.do("put", [{**item(99), "after": None}])
+    await parts.do("older", [item(n) for n in range(50, 100)], True, before="m00100")
+    asked = await parts.hears("older", lambda asked: len(asked) > 2)
+    assert asked[2:] == [["m00099"]]
+    await parts.do("older", [item(n) for n in range(99)], False, before="m00099")
+    await parts.row("m00000").wait_for(state="attached")
+    assert await parts.keys() == [f"m{n:05}" for n in range(150)]
+
+
 async def test_a_conversation_without_a_first_page_asks_for_it(parts: Parts) -> None:
     await parts.show([], has_older=True)
     assert await parts.hears("older") == [[None]]
-    await parts.do("older", [item(1)], False)
+    await parts.do("older", [item(1)], False, before=None)
     await expect(parts.row("m00001")).to_be_visible()
 
 
@@ -475,7 +512,7 @@ async def test_what_the_page_lets_go_of_comes_back_as_history(parts: Parts) -> N
     ((oldest,),) = asked
     first = int(oldest[1:])
     assert first > 0
-    await parts.do("older", [item(n) for n in range(first - 50, first)], True)
+    await parts.do("older", [item(n) for n in range(first - 50, first)], True, before=oldest)
     await parts.row(f"m{first - 50:05}").wait_for(state="attached")
     keys = await parts.keys()
     assert keys == [f"m{n:05}" for n in range(first - 50, first - 50 + len(keys))]
@@ -568,12 +605,11 @@ async def test_a_message_is_copied_by_button_and_by_keyboard(
         await page.evaluate("void (navigator.clipboard.writeText = () => Promise.reject())")
     await parts.show([item(1, "first\nwith a break"), item(2)])
     await parts.row("m00001").hover()
-    await parts.row("m00001").get_by_role("button", name="Copy message").click()
-    await parts.row("m00001").get_by_role("button", name="Copied").wait_for()
+    copy = parts.row("m00001").get_by_role("button", name="Copy message")
+    await parts.copies("m00001", copy.click())
     assert await page.evaluate("navigator.clipboard.readText()") == "first\nwith a break"
     await parts.row("m00002").focus()
-    await page.keyboard.press("Control+c")
-    await parts.row("m00002").get_by_role("button", name="Copied").wait_for()
+    await parts.copies("m00002", page.keyboard.press("Control+c"))
     assert await page.evaluate("navigator.clipboard.readText()") == "message 2"
 
 
@@ -685,7 +721,7 @@ async def test_enter_sends_and_shift_enter_breaks_the_line(parts: Parts) -> None
     await parts.box.press("Shift+Enter")
     await parts.box.press_sequentially("two")
     await parts.box.press("Enter")
-    ((text, id_),) = await parts.hears("send")
+    ((text, id_),) = await parts.sends()
     assert text == "one\ntwo"
     assert len(id_) == 32
     await expect(parts.box).to_have_value("")
@@ -693,7 +729,7 @@ async def test_enter_sends_and_shift_enter_breaks_the_line(parts: Parts) -> None
     await parts.box.fill("  \n ")
     await parts.box.press("Enter")
     await expect(parts.page.get_by_role("button", name="Send")).to_be_disabled()
-    assert len(await parts.heard("send")) == 1
+    assert len(await parts.sends()) == 1
 
 
 async def test_enter_within_an_input_method_sends_nothing(parts: Parts) -> None:
@@ -702,7 +738,7 @@ async def test_enter_within_an_input_method_sends_nothing(parts: Parts) -> None:
     await parts.box.dispatch_event("keydown", {"key": "Enter", "isComposing": True})
     await expect(parts.box).to_have_value("にほ")
     await parts.box.press("Enter")
-    assert [text for text, _ in await parts.hears("send")] == ["にほ"]
+    assert [text for text, _ in await parts.sends()] == ["にほ"]
 
 
 async def test_a_box_of_no_conversation_takes_nothing(parts: Parts) -> None:
@@ -738,13 +774,13 @@ async def test_what_nobody_took_is_offered_again_under_its_id_and_in_order(parts
     for text in ("one", "two", "three"):
         await parts.box.fill(text)
         await parts.box.press("Enter")
-    ((first, id_),) = await parts.hears("send")
+    ((first, id_),) = await parts.sends()
     assert first == "one"
     await parts.open()
     await parts.do("conversation", "c", part="box")
-    assert await parts.hears("send") == [["one", id_]]
+    assert await parts.sends() == [["one", id_]]
     await parts.mode("take")
-    sent = await parts.hears("send", lambda sent: len(sent) >= 3)
+    sent = await parts.sends(3)
     assert [text for text, _ in sent] == ["one", "two", "three"]
     assert len({id_ for _, id_ in sent}) == 3
     await parts.page.wait_for_function("!sessionStorage['antiphon.composer.c']")
@@ -771,7 +807,7 @@ async def test_what_is_refused_is_back_in_the_box(parts: Parts) -> None:
     await expect(parts.box).to_have_value("one")
     await parts.mode("take")
     await parts.box.press("Enter")
-    await parts.hears("send", lambda sent: len(sent) == 2)
+    await parts.sends(2)
     await expect(parts.box).to_have_value("")
 
 
@@ -794,7 +830,7 @@ async def test_the_box_counts_down_and_says_what_is_too_long(
     await parts.box.press("Enter")
     await parts.box.fill(char * room)
     await parts.box.press("Enter")
-    assert [text for text, _ in await parts.hears("send")] == [char * room]
+    assert [text for text, _ in await parts.sends()] == [char * room]
 
 
 async def test_ten_megabytes_pasted_change_nothing_and_go_nowhere(parts: Parts) -> None:
@@ -806,13 +842,20 @@ async def test_ten_megabytes_pasted_change_nothing_and_go_nowhere(parts: Parts) 
     await parts.do("conversation", "c", part="box")
     await parts.box.fill("kept")
     await page.evaluate("navigator.clipboard.writeText('x '.repeat(5 * 1024 * 1024))")
-    await page.evaluate("window.began = performance.now()")
+    # From the moment the box hears of it; what the clipboard takes is another's time.
+    await parts.box.evaluate(
+        """e => e.addEventListener("beforeinput", () => {
+          const began = performance.now();
+          setTimeout(() => { window.took = performance.now() - began; });
+        }, { capture: true, once: true })"""
+    )
     await parts.box.press("Control+v")
     await expect(page.get_by_role("alert")).to_contain_text("10,485,760 characters")
-    assert await page.evaluate("performance.now() - began") < 2000
+    await page.wait_for_function("'took' in window")
+    assert await page.evaluate("took") < 2000
     await expect(parts.box).to_have_value("kept")
     await parts.box.press("Enter")
-    assert [text for text, _ in await parts.hears("send")] == ["kept"]
+    assert [text for text, _ in await parts.sends()] == ["kept"]
     assert frames
     assert max(frames) < 10_000
 
@@ -848,7 +891,7 @@ async def test_half_an_emoji_is_no_trap(parts: Parts) -> None:
         "e => { e.value = 'half \\ud83d'; e.dispatchEvent(new Event('input')) }"
     )
     await parts.box.press("Enter")
-    assert [text for text, _ in await parts.hears("send")] == ["half \ufffd"]
+    assert [text for text, _ in await parts.sends()] == ["half \ufffd"]
     await parts.page.wait_for_function("!sessionStorage['antiphon.composer.c']")
 
 

@@ -48,7 +48,7 @@ async def seats_of(settings: Settings | None, **options: Any) -> AsyncIterator[S
 
 
 async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.005)
 

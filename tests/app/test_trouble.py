@@ -103,6 +103,14 @@ async def test_older_messages_that_cannot_be_had_are_a_passing_trouble(place: Pl
         await store.add_message(conversation, ali.id, f"Number {number}")
     async with place.looking(ali, f"/c/{conversation}") as page:
         await expect(bubble(page, "Number 79")).to_be_in_viewport()
+        # A snackbar goes by itself; here it waits until it has been judged.
+        await page.evaluate(
+            """() => {
+              const soon = window.setTimeout;
+              window.setTimeout = (then, wait, ...words) =>
+                wait > 5_000 ? 0 : soon(then, wait, ...words);
+            }"""
+        )
         await place.house.stop()
         try:
             await page.locator(".ml-scroll").evaluate("(list) => list.scrollTo(0, 0)")
@@ -126,7 +134,7 @@ async def test_a_server_that_is_gone_is_told_waited_for_and_caught_up_with(
     place: Place, pace: type[Paced], size: tuple[int, int], dark: bool
 ) -> None:
     conversation = await group(place)
-    pace.seconds = 2.5
+    pace.seconds = 60.0
     async with place.looking(place.house.ali, f"/c/{conversation}", size, dark=dark) as page:
         await say(page, "Before")
         await expect(tick(page, "Before")).to_have_attribute("aria-label", ON_THE_WAY)
@@ -139,12 +147,13 @@ async def test_a_server_that_is_gone_is_told_waited_for_and_caught_up_with(
             assert not await findings(page)
             await banner.get_by_role("button", name="Retry now").click()
             await expect(banner).to_contain_text(re.compile("attempt [2-5] of 5"))
-            pace.seconds = 0.2
             await saying(place, conversation, "Missed", "Missed too")
             await say(page, "Written meanwhile")
             await expect(tick(page, "Written meanwhile")).to_have_attribute(
                 "aria-label", ON_THE_WAY
             )
+            pace.seconds = 0.2
+            await banner.get_by_role("button", name="Retry now").click()
             dialog = page.get_by_role("alertdialog")
             await expect(dialog).to_be_visible(timeout=20_000)
             await dialog.get_by_text("Technical details").click()
@@ -378,9 +387,10 @@ async def test_three_thousand_conversations_are_a_list_like_any_other(place: Pla
         begin = time.perf_counter()
         await page.reload()
         await expect(page.get_by_role("option").first).to_be_visible()
-        painted = await page.evaluate(
-            "performance.getEntriesByName('first-contentful-paint')[0].startTime"
+        paint = await page.wait_for_function(
+            "performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
         )
+        painted = await paint.json_value()
         took = time.perf_counter() - begin
         assert painted < 2_000
         assert took < 10

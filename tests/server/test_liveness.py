@@ -292,6 +292,8 @@ async def test_a_loop_that_was_busy_shows_as_lag(monkeypatch: pytest.MonkeyPatch
     liveness = Liveness()
     liveness.start()
     time.sleep(0.06)  # noqa: ASYNC251 - this is what it is to notice
+    assert liveness._timer is not None
+    liveness._timer.cancel()
     liveness._tick()  # what the loop does now; a later one may come in time again
     liveness.stop()
     assert 0.04 < liveness.lag < 60

@@ -168,6 +168,7 @@ export default {
     let seen = null; // key of the last one reported
     let seeing = 0;
     let unasked = true; // no answer without news since the reader scrolled
+    let asked; // with which first key older ones were asked for; undefined once that is answered
 
     const scroller = ref(null);
     const state = reactive({
@@ -210,6 +211,7 @@ export default {
       return shown.some(({ row }) => row.key === state.active) ? state.active : shown.at(-1)?.row.key;
     });
 
+    const firstKey = () => rows[0]?.key ?? null;
     const indexOf = (key) => rows.indexOf(byKey.get(key));
     const elements = () => scroller.value.getElementsByClassName("ml-message");
     const toEnd = () => (scroller.value.scrollTop = scroller.value.scrollHeight);
@@ -281,6 +283,7 @@ export default {
         byKey = new Map();
         gone = new Set();
         seen = null;
+        asked = undefined;
         for (const item of items) if (!byKey.has(item.key)) byKey.set(item.key, fill({}, item));
         rows = [...byKey.values()];
         const start = indexOf(fresh);
@@ -316,14 +319,18 @@ export default {
         if (place < state.last) state.last--;
         if (state.fresh === key) state.fresh = rows[place]?.key ?? null;
       },
-      older(items, hasOlder) {
+      older(items, hasOlder, before) {
+        if (before !== asked) return; // it was asked for before `show`
+        asked = undefined;
+        state.loading = false;
+        unasked = true;
+        if (before !== firstKey()) return; // there would be a gap: it is asked for again
         const fresh = items.filter(({ key }) => !byKey.has(key)).map((item) => fill({}, item));
         for (const row of fresh) byKey.set(row.key, row), gone.delete(row.key);
         rows.unshift(...fresh);
         state.first = Math.max(0, state.first + fresh.length - STEP);
         state.last = Math.min(state.last + fresh.length, state.first + IN_PAGE);
         state.hasOlder = hasOlder;
-        state.loading = false;
         unasked = fresh.length > 0;
       },
     };
@@ -363,7 +370,8 @@ export default {
         });
       } else if (state.shown && state.hasOlder && !state.loading && unasked) {
         state.loading = true;
-        emit("older", rows[0]?.key ?? null);
+        asked = firstKey();
+        emit("older", asked);
       }
     }
 

@@ -56,7 +56,8 @@ class MessageList(Element, component="message_list.js"):
 
     Args:
         on_older: The reader nears the top. Gets the key of the first message the page has, or None
-            if it has none; to be answered with `older`, and not called again before.
+            if it has none; to be answered with `older`, and not called again before, except
+            after `show`.
         on_seen: Gets the key of the newest message of others that the reader has before their
             eyes: scrolled there, in a visible window with the focus. At most 5 times a second.
         on_retry: Gets the key of a failed message that is to be sent again.
@@ -118,15 +119,17 @@ class MessageList(Element, component="message_list.js"):
         """Take a message away; an unknown key is none."""
         self._do("remove", key)
 
-    def older(self, items: Sequence[Item], has_older: bool) -> None:
+    def older(self, items: Sequence[Item], has_older: bool, *, before: str | None) -> None:
         """Answer `on_older`; what is being read stays where it is.
 
         Args:
             items: Messages from before the first one, oldest first. None of them, with
                 `has_older`, means that they could not be had: the reader asks again by scrolling.
             has_older: Whether there are still more.
+            before: What `on_older` got. If the page begins with another message by now, the answer
+                would leave a gap: it is not used, and the page asks again if it has to.
         """
-        self._do("older", [_cut(item) for item in items], has_older)
+        self._do("older", [_cut(item) for item in items], has_older, before)
 
     def _do(self, operation: str, *args: Any) -> None:
         self._waiting.append((operation, *args))

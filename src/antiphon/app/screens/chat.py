@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -32,7 +31,7 @@ MAX_SHOWN: Final = 500
 PATIENCE: Final = 0.3
 """Seconds to wait for a conversation to be loaded before showing what is there."""
 FIRST_PATIENCE: Final = 2.0
-"""Seconds to wait for the list of conversations, where nothing is there yet."""
+"""Seconds to wait for the list of conversations or a first page, where nothing is there yet."""
 
 
 class ChatScreen:
@@ -59,6 +58,7 @@ class ChatScreen:
         self._on_missing = on_missing
         self._wanted: str | None = None
         self._is_opening = False
+        self._awaited: asyncio.Future[None] | None = None  # opening it shows its first messages
         with ui.element("div").classes("hm-nothing") as self._nothing:
             ui.icon("forum").props('aria-hidden="true"')
             ui.label("Choose a conversation").classes("hm-nothing-title")
@@ -85,10 +85,10 @@ class ChatScreen:
             return
         self._wanted = conversation_id
         if conversation_id is not None and conversation_id not in self._chat.rooms:
-            await self._wait_for_list()
+            is_known = await self._list_is_known()
             if self._wanted != conversation_id:
                 return
-            if self._is_missing(conversation_id):
+            if is_known and conversation_id not in self._chat.rooms:
                 self._on_missing()
                 return
         room = None if conversation_id is None else self._chat.room(conversation_id)
@@ -102,36 +102,37 @@ class ChatScreen:
         me = self._view.seat.user
         self._composer.conversation(f"{me.id if me is not None else ''}:{room.id}")
         self.redraw_header()
-        self._is_opening = True
+        self._is_opening, self._awaited = True, None
         opening = asyncio.ensure_future(self._view.show(room.id))
         try:
             done, _ = await asyncio.wait({opening}, timeout=PATIENCE)
             if self._room is not room:
                 return
             self._is_opening = False
-            oldest = room.timeline.oldest_id
-            if done or len(room.timeline) > 1:
+            if done or (len(room.timeline) > 1 and not room.unread):
                 self.redraw()
             else:
+                self._awaited = opening
                 self._messages.show([], has_older=True)  # it shows that it loads
             self._composer.focus()
         finally:
             await opening
-        if self._room is room and not done and oldest != room.timeline.oldest_id:
+        if self._awaited is opening:
+            self._awaited = None
             self.redraw()
 
-    async def _wait_for_list(self) -> None:
-        """Wait until the session knows its conversations, for somebody who comes straight here."""
-        with contextlib.suppress(AntiphonError, TimeoutError):
-            await asyncio.wait_for(self._chat.ready(), FIRST_PATIENCE)
+    async def _list_is_known(self) -> bool:
+        """Whether the backend has told its conversations, soon enough for who comes straight here.
 
-    def _is_missing(self, conversation_id: str) -> bool:
-        """Whether the backend has a list of conversations, and this one is not in it."""
-        return (
-            self._chat.is_connected
-            and bool(self._chat.dialect.conversations)
-            and conversation_id not in self._chat.rooms
-        )
+        Else the conversation is shown, and history says whether there is one.
+        """
+        if not self._chat.dialect.conversations:
+            return False
+        try:
+            await asyncio.wait_for(self._chat.ready(), FIRST_PATIENCE)
+        except (AntiphonError, TimeoutError):
+            return False
+        return self._chat.is_connected
 
     # What the session tells
 
@@ -211,13 +212,20 @@ class ChatScreen:
         room = self._room
         if room is None:
             return
+        awaited = self._awaited
+        if awaited is not None:
+            # The newest alone, once they are seen, would make all before them read.
+            await asyncio.wait({awaited}, timeout=FIRST_PATIENCE)
+            if awaited.done() or self._awaited is not awaited:
+                return  # all is shown anew
+            self._awaited = None
         before = _before(room, first_key)
         if not before and room.timeline.has_older:
             try:
                 await room.older()
             except AntiphonError as exc:
                 if self._room is room:
-                    self._messages.older([], has_older=True)
+                    self._messages.older([], has_older=True, before=first_key)
                     show_error_snackbar(explain(exc))
                 return
             if self._room is not room:
@@ -228,7 +236,7 @@ class ChatScreen:
             return
         page = before[-SHOWN:]
         has_older = len(before) > len(page) or room.timeline.has_older
-        self._messages.older(self._items(room, page), has_older)
+        self._messages.older(self._items(room, page), has_older, before=first_key)
 
     def _seen(self, key: str) -> None:
         room = self._room

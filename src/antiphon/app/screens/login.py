@@ -16,7 +16,6 @@ from antiphon.settings import Settings
 __all__ = ["login_screen"]
 
 _PORT_DIGITS = 5
-_SCHEMES = ["http", "https"]
 _FIELD = "outlined hide-bottom-space no-error-icon lazy-rules"
 _FIELDS_OF_FORM = "(e) => emit(Object.fromEntries(new FormData(e.target)))"
 
@@ -137,8 +136,14 @@ def _server_fields(seat: Seat) -> None:
                 field.props("spellcheck=false autocomplete=off autocapitalize=off")
                 if name == "port":
                     field.props("inputmode=numeric")
-            scheme = ui.select(_SCHEMES, value=known.scheme, label="Scheme")
-            scheme.props("outlined name=scheme")
+            # The browser's own: NiceGUI's shows, and sends, what is chosen only when the server has
+            # heard of it.
+            with ui.element("label").classes("lg-scheme"):
+                ui.label("Scheme")
+                with ui.element("select").props("name=scheme"):
+                    for scheme in ("http", "https"):
+                        option = ui.element("option").props(f"value={scheme} label={scheme}")
+                        option.props["selected"] = scheme == known.scheme
 
 
 def _server_settings(written: dict[str, str]) -> Settings:
@@ -157,7 +162,7 @@ def _server_settings(written: dict[str, str]) -> Settings:
         app_key=written["app_key"].strip(),
         host=written["host"].strip(),
         port=int(port),
-        scheme=_SCHEMES[int(written["scheme"])],  # a select of NiceGUI's knows them by number
+        scheme=written["scheme"],
         api_url=api_url,
     )
 
